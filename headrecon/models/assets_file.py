@@ -1,0 +1,213 @@
+"""Head models on disk: one uncompressed `.npz` per model, plain arrays plus one JSON text; no pickles.
+
+Uncompressed on purpose: float32 deltas deflate by a few per cent only and inflating them costs several times the
+reading (figures in docs/formats.md), and a model is loaded at the start of every command.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headrecon.errors import AssetError, ShapeError
+from headrecon.models.npz import read_npz
+from headrecon.structures import HeadAssets, LandmarkEmbedding, Licence
+
+FORMAT = "headrecon.head"
+FORMAT_VERSION = 1
+#: Name of the array that holds the JSON text; `adapter_for` recognises our files by it.
+META = "headrecon_meta"
+
+#: Number of axes and type of each array. Geometry is float32: 0.06 µm at half a metre, and half the file.
+_ARRAYS: dict[str, tuple[int, type]] = {
+    "v_template": (2, np.float32),
+    "faces": (2, np.int32),
+    "uvs": (2, np.float32),
+    "uv_faces": (2, np.int32),
+    "shapedirs": (3, np.float32),
+    "exprdirs": (3, np.float32),
+    "J_regressor": (2, np.float32),
+    "parents": (1, np.int32),
+    "lbs_weights": (2, np.float32),
+    "face_part": (1, np.int32),
+    "posedirs": (2, np.float32),
+}
+_LANDMARK_ARRAYS: dict[str, tuple[int, type]] = {
+    "vertex_ids": (2, np.int32),
+    "barycentrics": (2, np.float32),
+    "sigma_m": (1, np.float32),
+}
+_OPTIONAL = {"posedirs", "sigma_m"}
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def save_assets(assets: HeadAssets, path: str | Path) -> Path:
+    """Write a head model to one `.npz` file and return its path; the file appears whole or not at all.
+
+    Geometry is stored as float32. The same assets always give the same bytes.
+    Raises AssetError when the assets do not fit together or the file cannot be written.
+    """
+    path = Path(path)
+    _checked(assets, path)
+    arrays = _to_arrays(assets)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    except OSError as error:
+        raise AssetError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private; a model is shared like any other file
+        os.replace(temporary, path)
+    except BaseException as error:
+        Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise AssetError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+        raise
+    return path
+
+
+def load_assets(path: str | Path) -> HeadAssets:
+    """Read a head model written by `save_assets`; every array is checked (`HeadAssets.validate`).
+
+    Raises AssetError when the file is missing, damaged, of another format or version, or inconsistent.
+    """
+    path = Path(path)
+    arrays = read_npz(path)
+    meta = _read_meta(arrays, path)
+    try:
+        assets = HeadAssets(
+            name=_text(meta["name"]),
+            version=_text(meta["version"]),
+            expression_names=tuple(_text(n) for n in meta["expression_names"]),
+            part_names=tuple(_text(n) for n in meta["part_names"]),
+            licences=tuple(_licence(entry) for entry in meta["licences"]),
+            landmarks={_text(name): _landmarks(arrays, _text(name), path) for name in meta["landmarks"]},
+            regions={_text(name): _take(arrays, f"regions.{name}", 1, np.float32, path) for name in meta["regions"]},
+            **{name: _take(arrays, name, *spec, path) for name, spec in _present(arrays, _ARRAYS)},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise AssetError(f"{path}: its description is incomplete or malformed ({error!r}); convert it again") from error
+    return _checked(assets, path)
+
+
+def _checked(assets: HeadAssets, path: Path) -> HeadAssets:
+    """`HeadAssets.validate` plus the shapes that it takes for granted, as AssetError with the path."""
+    v = assets.num_vertices
+    shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [("uvs", assets.uvs.shape, (len(assets.uvs), 2))]
+    shapes += [(f"region {name!r}", region.shape, (v,)) for name, region in assets.regions.items()]
+    for name, emb in assets.landmarks.items():
+        n = len(emb)
+        shapes += [(f"landmarks {name!r}", emb.vertex_ids.shape, (n, 3)), (name, emb.barycentrics.shape, (n, 3))]
+        if emb.sigma_m is not None:
+            shapes.append((f"sigma_m of {name!r}", emb.sigma_m.shape, (n,)))
+    for name, found, expected in shapes:
+        if found != expected:
+            raise AssetError(f"{path}: {name} must have shape {expected}, found {found}")
+    if assets.faces.ndim != 2 or assets.faces.shape[1] not in (3, 4):
+        raise AssetError(f"{path}: faces must be triangles or quads, found an array of shape {assets.faces.shape}")
+    if assets.face_part.size and int(assets.face_part.min()) < 0:
+        raise AssetError(f"{path}: face_part must not be negative")
+    try:
+        return assets.validate()
+    except ShapeError as error:
+        raise AssetError(f"{path}: {error}") from error
+
+
+def _to_arrays(assets: HeadAssets) -> dict[str, np.ndarray]:
+    meta = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": assets.name,
+        "version": assets.version,
+        "expression_names": assets.expression_names,
+        "part_names": assets.part_names,
+        "licences": [asdict(licence) for licence in assets.licences],
+        "landmarks": list(assets.landmarks),
+        "regions": list(assets.regions),
+    }
+    for name in (*assets.landmarks, *assets.regions):
+        if not _SAFE_NAME.fullmatch(name):
+            raise AssetError(f"head model {assets.name!r}: {name!r} must be letters, digits, '_' and '-' to be stored")
+    arrays = {META: np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)}
+    for name, (_, dtype) in _ARRAYS.items():
+        value = getattr(assets, name)
+        if value is not None:
+            arrays[name] = np.ascontiguousarray(value, dtype=dtype)
+    for name, emb in assets.landmarks.items():
+        for key, (_, dtype) in _LANDMARK_ARRAYS.items():
+            value = getattr(emb, key)
+            if value is not None:
+                arrays[f"landmarks.{name}.{key}"] = np.ascontiguousarray(value, dtype=dtype)
+    for name, region in assets.regions.items():
+        arrays[f"regions.{name}"] = np.ascontiguousarray(region, dtype=np.float32)
+    return arrays
+
+
+def _read_meta(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
+    text = arrays.get(META)
+    if text is None or text.dtype != np.uint8:
+        raise AssetError(f"{path}: not a headrecon head model; convert it with `headrecon models add`")
+    try:
+        meta = json.loads(text.tobytes())
+    except (ValueError, RecursionError) as error:
+        raise AssetError(f"{path}: its description is not JSON; the file is damaged, convert it again") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        raise AssetError(f"{path}: not a headrecon head model; convert it with `headrecon models add`")
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise AssetError(
+            f"{path}: format version {meta.get('format_version')!r}, this headrecon reads {FORMAT_VERSION}; "
+            "convert the model again with `headrecon models add`"
+        )
+    return meta
+
+
+def _present(arrays: dict[str, np.ndarray], table: dict[str, tuple[int, type]]) -> list[tuple[str, tuple[int, type]]]:
+    return [(name, spec) for name, spec in table.items() if name in arrays or name not in _OPTIONAL]
+
+
+def _landmarks(arrays: dict[str, np.ndarray], name: str, path: Path) -> LandmarkEmbedding:
+    prefix = f"landmarks.{name}."
+    own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    found = {key: _take(own, key, *spec, path) for key, spec in _present(own, _LANDMARK_ARRAYS)}
+    return LandmarkEmbedding(**found)
+
+
+def _take(arrays: dict[str, np.ndarray], name: str, ndim: int, dtype: type, path: Path) -> np.ndarray:
+    array = arrays.get(name)
+    if array is None:
+        raise AssetError(f"{path}: array {name!r} is missing; convert the model again")
+    kinds = "f" if issubclass(dtype, np.floating) else "iu"
+    if array.ndim != ndim or array.dtype.kind not in kinds:
+        raise AssetError(
+            f"{path}: array {name!r} must have {ndim} axes of type {np.dtype(dtype)}, found {array.shape} {array.dtype}"
+        )
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _licence(entry: dict[str, Any]) -> Licence:
+    if not isinstance(entry["commercial"], bool):
+        raise TypeError("licence field 'commercial' must be true or false")
+    return Licence(
+        name=_text(entry["name"]),
+        spdx=_text(entry["spdx"]),
+        commercial=entry["commercial"],
+        source=_text(entry["source"]),
+        note=_text(entry["note"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, found {value!r}")
+    return value
