@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -95,7 +95,8 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) ->
     return np.ascontiguousarray(array.astype(dtype.newbyteorder("="), copy=False)).reshape(shape)
 
 
-def _header(stream: IO[bytes], info: zipfile.ZipInfo, path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+def _header(stream: Any, info: zipfile.ZipInfo, path: Path) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    # Any: zipfile's stream is typed IO[bytes] and yet lacks a part of that protocol, so run-time checks refuse it
     try:
         version = np.lib.format.read_magic(stream)
         if version == (1, 0):
@@ -104,7 +105,7 @@ def _header(stream: IO[bytes], info: zipfile.ZipInfo, path: Path) -> tuple[tuple
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise ValueError(f"unsupported .npy version {version}")
-    except Exception as error:  # numpy's parser lets tokenizer, syntax and recursion errors through
+    except Exception as error:  # noqa: BLE001  numpy's parser lets tokenizer, syntax and recursion errors through
         raise AssetError(f"{path}: {info.filename!r} is not a numpy array ({type(error).__name__})") from error
     if dtype.hasobject or dtype.kind not in _KINDS or dtype.subdtype is not None or dtype.itemsize == 0:
         raise AssetError(f"{path}: array {info.filename!r} has type {dtype}; expected plain numbers or text")

@@ -1,0 +1,104 @@
+# Two commands for a newcomer: `make demo` and `make test`. `make help` lists the others. Nothing here needs root.
+#
+# PYTHON     which interpreter makes the virtual environment (3.11 to 3.13; found by itself)
+# PIP_ARGS   extra arguments for pip, such as --index-url https://mirror.example/simple or --no-index --find-links DIR
+# TORCH_INDEX  where the CPU build of torch is looked for when pip's own sources lack it; `TORCH_INDEX=` to not look
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c \
+	'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+PIP_ARGS ?=
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+OUT ?= out
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt $(PIP_ARGS)
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
+NATIVE_SOURCES := $(wildcard setup.py) $(shell find cuda_ext -type f 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench native format clean distclean
+
+help:
+	@echo "make demo    set up, reconstruct a portrait, say where the report is"
+	@echo "make test    set up what is missing and run the tests (ARGS='-k camera' to choose)"
+	@echo "make check   lint, format, types, layers, and the native library compiles"
+	@echo "make bench   time every stage and the whole command"
+	@echo "make native  build the native library again"
+	@echo "make format  let ruff tidy the code"
+	@echo "make clean   remove what was built; make distclean removes $(VENV) too"
+
+# --- the environment: each step leaves a stamp and is not repeated until what it read changes ------------------------
+
+$(VENV)/.stamp-venv:
+	@test -n "$(PYTHON)" || { echo "headrecon needs Python 3.11, 3.12 or 3.13 with its venv module, and found none." \
+		"Install one (Debian: apt install python3 python3-venv) or name it: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@echo "Making $(VENV) with $(PYTHON) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The CPU build of torch is a tenth of what PyPI serves Linux by default, which is built for CUDA. A torch that is
+# already there is kept. Elsewhere than on Linux PyPI's build is the CPU build. See docs/dependencies.md.
+$(VENV)/.stamp-torch: $(VENV)/.stamp-venv constraints.txt
+	@if $(BIN)/python -c "import importlib.metadata as m, sys; sys.exit(m.version('torch').split('+')[0] != '$(TORCH_VERSION)')" 2>/dev/null; then \
+		: ; \
+	elif [ "$$(uname -s)" = Linux ]; then \
+		echo "Installing torch $(TORCH_VERSION), CPU build ..."; \
+		$(PIP) torch==$(TORCH_VERSION)+cpu 2>$(VENV)/torch.log \
+		|| { [ -n "$(TORCH_INDEX)" ] && $(PIP) --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>>$(VENV)/torch.log; } \
+		|| { echo "No CPU build found; installing the default build, which is larger (see $(VENV)/torch.log)."; $(PIP) torch==$(TORCH_VERSION); }; \
+	else \
+		echo "Installing torch $(TORCH_VERSION) ..."; $(PIP) torch==$(TORCH_VERSION); \
+	fi
+	@touch $@
+
+$(VENV)/.stamp-install: $(VENV)/.stamp-torch pyproject.toml $(NATIVE_SOURCES)
+	@echo "Installing headrecon and building its native library ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.stamp-dev: $(VENV)/.stamp-install pyproject.toml constraints.txt
+	@echo "Installing what the tests and checks need ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+# --- what people run --------------------------------------------------------------------------------------------------
+
+# The portrait is NASA's of Eileen Collins, in the public domain, and comes inside scikit-image.
+$(OUT)/astronaut.png: | $(VENV)/.stamp-install
+	@mkdir -p $(OUT)
+	@$(BIN)/python -c "import skimage.data as d; from PIL import Image; Image.fromarray(d.astronaut()).save('$@')"
+
+demo: $(VENV)/.stamp-install $(OUT)/astronaut.png
+	@$(BIN)/headrecon reconstruct $(OUT)/astronaut.png --out $(OUT)/demo --overwrite
+	@echo
+	@echo "Open this in a browser:  $(abspath $(OUT)/demo/report.html)"
+	@echo "Your own photo:          $(BIN)/headrecon reconstruct PHOTO.jpg --out $(OUT)/me"
+
+test: $(VENV)/.stamp-dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory native
+
+bench: $(VENV)/.stamp-install
+	@$(BIN)/python benchmarks/run.py $(ARGS)
+
+native: $(VENV)/.stamp-install
+	@$(PIP) --no-deps --force-reinstall -e .
+	@$(BIN)/headrecon doctor --native
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist $(OUT) *.egg-info .pytest_cache .ruff_cache .import_linter_cache headrecon/ops/lib
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -print | xargs rm -rf
+
+distclean: clean
+	rm -rf $(VENV)

@@ -1,0 +1,74 @@
+"""Settings and fixtures for every test, and the one place where tests are skipped for want of something.
+
+A test that needs hardware or material says so by marker or fixture, and the reason is printed (pytest's -ra).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Before torch is imported anywhere: more threads than this makes the tests slower on small machines, not faster.
+os.environ.setdefault("OMP_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="leave out the tests marked slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    no_cuda = _why_no_cuda() if any(item.get_closest_marker("cuda") for item in items) else None
+    for item in items:
+        if no_cuda is not None and item.get_closest_marker("cuda"):
+            item.add_marker(pytest.mark.skip(reason=no_cuda))
+        if config.getoption("--fast") and item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow, and --fast was given"))
+
+
+def _why_no_cuda() -> str | None:
+    """The reason why CUDA tests cannot run here, or None when they can."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"needs an NVIDIA GPU and a CUDA build of torch; torch {torch.__version__} sees none"
+    from headrecon.ops import _native
+
+    if not _native.describe().get("cuda"):
+        return "needs the CUDA part of the native library: run `make native` where nvcc is"
+    return None
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Photos, scans and models for development, which are not part of the repository; skips where they are absent.
+
+    Looked for at $HEADRECON_SHARED_DATA, then in ../shared/data beside the repository.
+    """
+    named = os.environ.get("HEADRECON_SHARED_DATA")
+    folder = Path(named) if named else REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        where = "$HEADRECON_SHARED_DATA" if named else "../shared/data"
+        pytest.skip(f"needs the development data, and {where} does not exist; set HEADRECON_SHARED_DATA to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def astronaut_image():
+    """scikit-image's public-domain portrait of Eileen Collins (NASA), uint8 [512,512,3]: the picture of `make demo`."""
+    import skimage.data
+
+    return skimage.data.astronaut()
+
+
+@pytest.fixture(scope="session")
+def astronaut_path(tmp_path_factory: pytest.TempPathFactory, astronaut_image) -> Path:
+    """The same portrait as a PNG file."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("astronaut") / "astronaut.png"
+    Image.fromarray(astronaut_image).save(path)
+    return path
