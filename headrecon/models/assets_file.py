@@ -25,26 +25,28 @@ FORMAT_VERSION = 1
 #: Name of the array that holds the JSON text; `adapter_for` recognises our files by it.
 META = "headrecon_meta"
 
-#: Number of axes and type of each array. Geometry is float32: 0.06 µm at half a metre, and half the file.
-_ARRAYS: dict[str, tuple[int, type]] = {
-    "v_template": (2, np.float32),
-    "faces": (2, np.int32),
-    "uvs": (2, np.float32),
-    "uv_faces": (2, np.int32),
-    "shapedirs": (3, np.float32),
-    "exprdirs": (3, np.float32),
-    "J_regressor": (2, np.float32),
-    "parents": (1, np.int32),
-    "lbs_weights": (2, np.float32),
-    "face_part": (1, np.int32),
-    "posedirs": (2, np.float32),
+#: Axes and type of each array; a letter must mean the same size everywhere. Geometry is float32: 0.06 µm at half a
+#: metre, and half the file.
+_ARRAYS: dict[str, tuple[tuple[str | int, ...], type]] = {
+    "v_template": (("V", 3), np.float32),
+    "faces": (("F", "K"), np.int32),
+    "uvs": (("T", 2), np.float32),
+    "uv_faces": (("F", "K"), np.int32),
+    "shapedirs": (("V", 3, "Nb"), np.float32),
+    "exprdirs": (("V", 3, "Ne"), np.float32),
+    "J_regressor": (("J", "V"), np.float32),
+    "parents": (("J",), np.int32),
+    "lbs_weights": (("V", "J"), np.float32),
+    "face_part": (("F",), np.int32),
+    "posedirs": (("P", "V3"), np.float32),
 }
-_LANDMARK_ARRAYS: dict[str, tuple[int, type]] = {
-    "vertex_ids": (2, np.int32),
-    "barycentrics": (2, np.float32),
-    "sigma_m": (1, np.float32),
+_LANDMARK_ARRAYS: dict[str, tuple[tuple[str | int, ...], type]] = {
+    "vertex_ids": (("L", 3), np.int32),
+    "barycentrics": (("L", 3), np.float32),
+    "sigma_m": (("L",), np.float32),
 }
-_OPTIONAL = {"posedirs", "sigma_m"}
+_REGION: tuple[tuple[str | int, ...], type] = (("V",), np.float32)
+_OPTIONAL = ("posedirs", "sigma_m")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -55,8 +57,8 @@ def save_assets(assets: HeadAssets, path: str | Path) -> Path:
     Raises AssetError when the assets do not fit together or the file cannot be written.
     """
     path = Path(path)
-    _checked(assets, path)
     arrays = _to_arrays(assets)
+    _checked(_from_arrays(arrays, _read_meta(arrays, path), path), path)  # what is written can be read
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
@@ -84,37 +86,32 @@ def load_assets(path: str | Path) -> HeadAssets:
     """
     path = Path(path)
     arrays = read_npz(path)
-    meta = _read_meta(arrays, path)
+    return _checked(_from_arrays(arrays, _read_meta(arrays, path), path), path)
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], meta: dict[str, Any], path: Path) -> HeadAssets:
+    axes: dict[str, int] = {}
+    own = {name: _take(arrays, name, spec, axes, path) for name, spec in _present(arrays, _ARRAYS)}
     try:
-        assets = HeadAssets(
+        regions = {_text(n): _take(arrays, f"regions.{n}", _REGION, axes, path) for n in meta["regions"]}
+        landmarks = {_text(n): _landmarks(arrays, n, path) for n in meta["landmarks"]}
+        return HeadAssets(
             name=_text(meta["name"]),
             version=_text(meta["version"]),
             expression_names=tuple(_text(n) for n in meta["expression_names"]),
             part_names=tuple(_text(n) for n in meta["part_names"]),
             licences=tuple(_licence(entry) for entry in meta["licences"]),
-            landmarks={_text(name): _landmarks(arrays, _text(name), path) for name in meta["landmarks"]},
-            regions={_text(name): _take(arrays, f"regions.{name}", 1, np.float32, path) for name in meta["regions"]},
-            **{name: _take(arrays, name, *spec, path) for name, spec in _present(arrays, _ARRAYS)},
+            landmarks=landmarks,
+            regions=regions,
+            **own,
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError) as error:
         raise AssetError(f"{path}: its description is incomplete or malformed ({error!r}); convert it again") from error
-    return _checked(assets, path)
 
 
 def _checked(assets: HeadAssets, path: Path) -> HeadAssets:
-    """`HeadAssets.validate` plus the shapes that it takes for granted, as AssetError with the path."""
-    v = assets.num_vertices
-    shapes: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [("uvs", assets.uvs.shape, (len(assets.uvs), 2))]
-    shapes += [(f"region {name!r}", region.shape, (v,)) for name, region in assets.regions.items()]
-    for name, emb in assets.landmarks.items():
-        n = len(emb)
-        shapes += [(f"landmarks {name!r}", emb.vertex_ids.shape, (n, 3)), (name, emb.barycentrics.shape, (n, 3))]
-        if emb.sigma_m is not None:
-            shapes.append((f"sigma_m of {name!r}", emb.sigma_m.shape, (n,)))
-    for name, found, expected in shapes:
-        if found != expected:
-            raise AssetError(f"{path}: {name} must have shape {expected}, found {found}")
-    if assets.faces.ndim != 2 or assets.faces.shape[1] not in (3, 4):
+    """`HeadAssets.validate` with the path in the message, plus two values that it takes for granted."""
+    if assets.faces.shape[1] not in (3, 4):
         raise AssetError(f"{path}: faces must be triangles or quads, found an array of shape {assets.faces.shape}")
     if assets.face_part.size and int(assets.face_part.min()) < 0:
         raise AssetError(f"{path}: face_part must not be negative")
@@ -139,7 +136,7 @@ def _to_arrays(assets: HeadAssets) -> dict[str, np.ndarray]:
     for name in (*assets.landmarks, *assets.regions):
         if not _SAFE_NAME.fullmatch(name):
             raise AssetError(f"head model {assets.name!r}: {name!r} must be letters, digits, '_' and '-' to be stored")
-    arrays = {META: np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)}
+    arrays: dict[str, np.ndarray] = {META: np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)}
     for name, (_, dtype) in _ARRAYS.items():
         value = getattr(assets, name)
         if value is not None:
@@ -172,26 +169,45 @@ def _read_meta(arrays: dict[str, np.ndarray], path: Path) -> dict[str, Any]:
     return meta
 
 
-def _present(arrays: dict[str, np.ndarray], table: dict[str, tuple[int, type]]) -> list[tuple[str, tuple[int, type]]]:
+def _present(arrays: dict[str, np.ndarray], table: dict[str, Any]) -> list[tuple[str, Any]]:
+    """The arrays to read: all but the optional ones that the file lacks."""
     return [(name, spec) for name, spec in table.items() if name in arrays or name not in _OPTIONAL]
 
 
 def _landmarks(arrays: dict[str, np.ndarray], name: str, path: Path) -> LandmarkEmbedding:
     prefix = f"landmarks.{name}."
     own = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-    found = {key: _take(own, key, *spec, path) for key, spec in _present(own, _LANDMARK_ARRAYS)}
-    return LandmarkEmbedding(**found)
+    axes: dict[str, int] = {}
+    return LandmarkEmbedding(
+        **{key: _take(own, key, spec, axes, path, prefix) for key, spec in _present(own, _LANDMARK_ARRAYS)}
+    )
 
 
-def _take(arrays: dict[str, np.ndarray], name: str, ndim: int, dtype: type, path: Path) -> np.ndarray:
+def _take(
+    arrays: dict[str, np.ndarray],
+    name: str,
+    spec: tuple[tuple[str | int, ...], type],
+    axes: dict[str, int],
+    path: Path,
+    prefix: str = "",
+) -> np.ndarray:
+    """One array, checked against its type and axes; sizes of letters seen for the first time enter `axes`."""
+    expected, dtype = spec
     array = arrays.get(name)
     if array is None:
-        raise AssetError(f"{path}: array {name!r} is missing; convert the model again")
+        raise AssetError(f"{path}: array {prefix + name!r} is missing; convert the model again")
     kinds = "f" if issubclass(dtype, np.floating) else "iu"
-    if array.ndim != ndim or array.dtype.kind not in kinds:
+    sizes = tuple(axes.get(axis, axis) if isinstance(axis, str) else axis for axis in expected)
+    fits = array.ndim == len(sizes) and all(
+        isinstance(n, str) or n == m for n, m in zip(sizes, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind not in kinds:
+        wanted = ", ".join(map(str, sizes))
         raise AssetError(
-            f"{path}: array {name!r} must have {ndim} axes of type {np.dtype(dtype)}, found {array.shape} {array.dtype}"
+            f"{path}: array {prefix + name!r} must have shape ({wanted}) and type {np.dtype(dtype)}, "
+            f"found {array.shape} {array.dtype}"
         )
+    axes.update((axis, size) for axis, size in zip(expected, array.shape, strict=True) if isinstance(axis, str))
     return np.ascontiguousarray(array, dtype=dtype)
 
 

@@ -105,7 +105,7 @@ def _header(stream: Any, info: zipfile.ZipInfo, path: Path) -> tuple[tuple[int, 
             shape, fortran, dtype = np.lib.format.read_array_header_2_0(stream)
         else:
             raise ValueError(f"unsupported .npy version {version}")
-    except Exception as error:  # noqa: BLE001  numpy's parser lets tokenizer, syntax and recursion errors through
+    except Exception as error:  # numpy's parser lets tokenizer, syntax and recursion errors through
         raise AssetError(f"{path}: {info.filename!r} is not a numpy array ({type(error).__name__})") from error
     if dtype.hasobject or dtype.kind not in _KINDS or dtype.subdtype is not None or dtype.itemsize == 0:
         raise AssetError(f"{path}: array {info.filename!r} has type {dtype}; expected plain numbers or text")
