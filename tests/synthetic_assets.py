@@ -4,7 +4,7 @@ It is no likeness of anybody. Its use is that tests of exporters, textures and f
 quads and triangles, UV seams, eye spheres at their joints, an inner mouth, 52 named expressions that respect left
 and right, pose correctives, and landmark embeddings at plausible places.
 
-    from synthetic_assets import make_tiny_assets
+    from tests.synthetic_assets import make_tiny_assets
     assets = make_tiny_assets()
 """
 
@@ -103,8 +103,7 @@ def _shift(faces: np.ndarray, offset: int) -> np.ndarray:
 def _shapedirs(v: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Smooth fields: size first, then stretches, then low-frequency waves; about 3 mm per standard deviation."""
     dirs = [v * 0.03]
-    for axis in range(3):
-        dirs.append(np.eye(3)[axis] * v * 0.04)
+    dirs += [np.eye(3)[axis] * v * 0.04 for axis in range(3)]
     while len(dirs) < count:
         wave, phase = rng.normal(size=3) * 20, rng.uniform(0, 2 * np.pi)
         amplitude = rng.normal(size=3)
