@@ -1,7 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make test`. `make help` lists the others. Nothing here needs root.
 #
-# PYTHON     which interpreter makes the virtual environment (3.11 to 3.13; found by itself)
-# PIP_ARGS   extra arguments for pip, such as --index-url https://mirror.example/simple or --no-index --find-links DIR
+# PYTHON       which interpreter makes the virtual environment (3.11 to 3.13; found by itself)
+# PIP_ARGS     extra arguments for pip, such as --index-url https://mirror.example/simple or --no-index --find-links DIR
+# COMPARE=1    also install what the tests can compare with but whose licence forbids commercial use (smplx)
 # TORCH_INDEX  where the CPU build of torch is looked for when pip's own sources lack it; `TORCH_INDEX=` to not look
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c \
@@ -75,7 +76,12 @@ demo: $(VENV)/.stamp-install $(OUT)/astronaut.png
 	@echo "Open this in a browser:  $(abspath $(OUT)/demo/report.html)"
 	@echo "Your own photo:          $(BIN)/headrecon reconstruct PHOTO.jpg --out $(OUT)/me"
 
-test: $(VENV)/.stamp-dev
+# Carries a licence for non-commercial research only, hence asked for by name (CI does).
+$(VENV)/.stamp-compare: $(VENV)/.stamp-dev
+	@$(PIP) -e '.[dev,compare]'
+	@touch $@
+
+test: $(VENV)/.stamp-dev $(if $(COMPARE),$(VENV)/.stamp-compare)
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.stamp-dev

@@ -1,3 +1,57 @@
-"""headrecon: photos and video of a person to a metric, rigged head. See docs/architecture.md."""
+"""headrecon: photos and video of a person to a metric, rigged head. See docs/architecture.md.
+
+    import headrecon
+    result = headrecon.reconstruct("photo.jpg")
+    result.save("out")
+
+The names below are imported when first used, so that `import headrecon` and `headrecon --help` cost nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from headrecon.batch import reconstruct_batch
+    from headrecon.config import ReconstructConfig
+    from headrecon.config import resolve as resolve_config
+    from headrecon.errors import HeadReconError
+    from headrecon.models.store import load_head
+    from headrecon.pipeline import Reconstruction, reconstruct
+    from headrecon.structures import Cameras, HeadAssets, HeadParams, Licence, Mesh
+
+#: Public name -> the module that has it, and its name there.
+_HOMES: dict[str, tuple[str, str]] = {
+    "Cameras": ("headrecon.structures", "Cameras"),
+    "HeadAssets": ("headrecon.structures", "HeadAssets"),
+    "HeadParams": ("headrecon.structures", "HeadParams"),
+    "HeadReconError": ("headrecon.errors", "HeadReconError"),
+    "Licence": ("headrecon.structures", "Licence"),
+    "Mesh": ("headrecon.structures", "Mesh"),
+    "ReconstructConfig": ("headrecon.config", "ReconstructConfig"),
+    "Reconstruction": ("headrecon.pipeline", "Reconstruction"),
+    "load_head": ("headrecon.models.store", "load_head"),
+    "reconstruct": ("headrecon.pipeline", "reconstruct"),
+    "reconstruct_batch": ("headrecon.batch", "reconstruct_batch"),
+    "resolve_config": ("headrecon.config", "resolve"),
+}
+
+__all__ = [
+    "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
+    "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'headrecon' has no attribute {name!r}")
+    import importlib
+
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
