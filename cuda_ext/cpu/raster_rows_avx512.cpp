@@ -1,0 +1,6 @@
+// The row stage for AVX-512, chosen at run time (cpu_info.cpp).
+#if defined(HR_WITH_AVX512)
+#define HR_LANES 16
+#define HR_STAGE kRowStageAvx512
+#include "raster_rows.inl"
+#endif

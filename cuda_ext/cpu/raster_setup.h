@@ -1,0 +1,54 @@
+// What the set-up stage of the CPU rasterizer hands to the row stage. Plain structs: the row stage is compiled once per
+// instruction set and must not instantiate C++ library templates (see hr_common.h).
+#pragma once
+
+#include "rasterize.h"
+
+namespace hr {
+
+// Triangles whose bounding box is at most this wide and high are walked in 32-bit integers. The edge functions over the
+// box plus one vector of lanes beyond it then stay below (128+16) * 128 * 256 * 256 < 2^31.
+constexpr int kSmallSide = 128;
+// Padding at the end of each row: a triangle cut by the right border goes on being "inside" in the lanes beyond it.
+constexpr int kMaxLanes = 16;
+
+// A triangle clipped to the view, oriented so that inside is positive, in snapped pixel space.
+struct Triangle {
+  int32_t edge[3];     // edge functions at the centre of (x0, y0), minus 1 where an exact tie counts as outside
+  int32_t step_x[3];   // their change per pixel to the right
+  int32_t step_y[3];   // and per pixel down
+  float inv_z;         // 1/z at the centre of (x0, y0); it is linear in the image
+  float inv_z_dx, inv_z_dy;
+  float inv_z_min, inv_z_max;  // its range over the corners: slivers extrapolate wildly without it
+  int16_t x0, x1, y0, y1;      // pixels whose centres lie in the bounding box, end exclusive
+  int32_t face;
+  int32_t large;       // index into the large triangles, or -1 when the fields above suffice
+};
+
+// The same in 64 bits, for triangles with a box over kSmallSide.
+struct LargeTriangle {
+  int64_t edge[3], step_x[3], step_y[3];
+  double inv_z, inv_z_dx, inv_z_dy;
+};
+
+// A horizontal band of one image, small enough for the cache of one core.
+struct Band {
+  int y0, y1, stride;
+  float* inv_z;        // [(y1-y0) * stride] nearest 1/z so far, 0 for none
+  int32_t* face;       // same size, -1 for none
+};
+
+using DrawTriangles = void (*)(const Band&, const Triangle*, const LargeTriangle*, const uint32_t* order, int64_t count);
+using ResolveBand = void (*)(const Band&, const HrRasterizeParams&, int64_t image);
+
+struct RowStage {
+  DrawTriangles draw;
+  ResolveBand resolve;
+};
+
+extern const RowStage kRowStageBase;
+#if defined(HR_WITH_AVX512)
+extern const RowStage kRowStageAvx512;
+#endif
+
+}  // namespace hr

@@ -1,0 +1,244 @@
+// CPU rasterizer: set up and bin triangles by horizontal band, then draw and resolve each band while it is in cache.
+// Both stages are spread over threads; within a band triangles keep the order of their faces, so the result does not
+// depend on the number of threads.
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "c_api.h"
+#include "raster_clip.h"
+#include "raster_setup.h"
+#include "thread_pool.h"
+
+bool hr_cpu_has_avx512();
+
+namespace hr {
+namespace {
+
+constexpr int64_t kFacesPerChunk = 2048;
+constexpr int kBandRows = 16;
+constexpr int64_t kFacesPerGroup = 1 << 20;       // images are drawn in groups of about this many faces, to bound memory
+constexpr size_t kKeptBytes = size_t{128} << 20;  // scratch kept between calls: page faults cost more than the set-up
+
+// The triangles of one run of faces, and which of them touch each band.
+struct Chunk {
+  std::vector<Triangle> triangles;
+  std::vector<LargeTriangle> large;
+  std::vector<uint32_t> order, band_begin;
+  bool bad_index = false;
+
+  size_t bytes() const {
+    return triangles.capacity() * sizeof(Triangle) + large.capacity() * sizeof(LargeTriangle) + order.capacity() * 4;
+  }
+};
+
+struct Scratch {
+  std::mutex mutex;
+  std::vector<Chunk> chunks;
+};
+
+Scratch& scratch() {
+  static Scratch* kept = new Scratch();  // leaked: must outlive every thread at exit
+  return *kept;
+}
+
+struct SnappedPoint {
+  int32_t x, y;
+  float inv_z;
+};
+
+SnappedPoint snap(const HomPoint& p) {
+  // Divide, not multiply by 1/z: the reference has to round to the same subpixel. lrintf rounds half to even, as torch.
+  return {static_cast<int32_t>(std::lrintf(p.x / p.z * HR_SUBPIXELS)),
+          static_cast<int32_t>(std::lrintf(p.y / p.z * HR_SUBPIXELS)), 1.0f / p.z};
+}
+
+int32_t min3(int32_t a, int32_t b, int32_t c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
+int32_t max3(int32_t a, int32_t b, int32_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+
+// Add one projected triangle to the chunk unless it covers no pixel centre.
+void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, SnappedPoint c, int32_t face, Chunk& chunk) {
+  int64_t area = hr_edge_function(a.x, a.y, b.x, b.y, c.x, c.y);
+  if (area == 0) return;
+  if (area > 0 && p.cull_backfaces) return;  // y is down: outward faces (counter-clockwise to the eye) are negative
+  if (area < 0) {
+    const SnappedPoint swap = b;
+    b = c;
+    c = swap;
+    area = -area;
+  }
+  const int32_t left = min3(a.x, b.x, c.x), right = max3(a.x, b.x, c.x);
+  const int32_t top = min3(a.y, b.y, c.y), bottom = max3(a.y, b.y, c.y);
+  int32_t x0 = hr_first_pixel(left), x1 = hr_end_pixel(right), y0 = hr_first_pixel(top), y1 = hr_end_pixel(bottom);
+  x0 = x0 < 0 ? 0 : x0;
+  y0 = y0 < 0 ? 0 : y0;
+  x1 = x1 > p.width ? p.width : x1;
+  y1 = y1 > p.height ? p.height : y1;
+  if (x0 >= x1 || y0 >= y1) return;
+
+  const SnappedPoint* corner[3] = {&a, &b, &c};
+  const int32_t px = x0 * HR_SUBPIXELS + HR_SUBPIXELS / 2, py = y0 * HR_SUBPIXELS + HR_SUBPIXELS / 2;
+  LargeTriangle g;
+  double inv_z = 0.0, inv_z_dx = 0.0, inv_z_dy = 0.0;
+  for (int i = 0; i < 3; ++i) {
+    const SnappedPoint &s = *corner[(i + 1) % 3], &e = *corner[(i + 2) % 3];
+    const int32_t dx = e.x - s.x, dy = e.y - s.y;
+    const int64_t value = hr_edge_function(s.x, s.y, e.x, e.y, px, py);
+    g.edge[i] = value - (hr_edge_is_top_left(dx, dy) ? 0 : 1);
+    g.step_x[i] = -static_cast<int64_t>(dy) * HR_SUBPIXELS;
+    g.step_y[i] = static_cast<int64_t>(dx) * HR_SUBPIXELS;
+    const double weight = corner[i]->inv_z / static_cast<double>(area);
+    inv_z += value * weight;
+    inv_z_dx += g.step_x[i] * weight;
+    inv_z_dy += g.step_y[i] * weight;
+  }
+  g.inv_z = inv_z;
+  g.inv_z_dx = inv_z_dx;
+  g.inv_z_dy = inv_z_dy;
+
+  Triangle t;
+  const bool small = right - left <= kSmallSide * HR_SUBPIXELS && bottom - top <= kSmallSide * HR_SUBPIXELS;
+  for (int i = 0; i < 3 && small; ++i) {
+    t.edge[i] = static_cast<int32_t>(g.edge[i]);
+    t.step_x[i] = static_cast<int32_t>(g.step_x[i]);
+    t.step_y[i] = static_cast<int32_t>(g.step_y[i]);
+  }
+  t.inv_z = static_cast<float>(inv_z);
+  t.inv_z_dx = static_cast<float>(inv_z_dx);
+  t.inv_z_dy = static_cast<float>(inv_z_dy);
+  t.inv_z_min = std::fmin(a.inv_z, std::fmin(b.inv_z, c.inv_z));
+  t.inv_z_max = std::fmax(a.inv_z, std::fmax(b.inv_z, c.inv_z));
+  t.x0 = static_cast<int16_t>(x0);
+  t.x1 = static_cast<int16_t>(x1);
+  t.y0 = static_cast<int16_t>(y0);
+  t.y1 = static_cast<int16_t>(y1);
+  t.face = face;
+  t.large = small ? -1 : static_cast<int32_t>(chunk.large.size());
+  if (!small) chunk.large.push_back(g);
+  chunk.triangles.push_back(t);
+}
+
+void add_face(const HrRasterizeParams& p, const HomPoint* corners, int32_t face, Chunk& chunk) {
+  if (!needs_clipping(corners, p.near_z, p.far_z)) {
+    add_triangle(p, snap(corners[0]), snap(corners[1]), snap(corners[2]), face, chunk);
+    return;
+  }
+  HomPoint polygon[kMaxClipped];
+  const int count = clip_triangle(corners, p.near_z, p.far_z, polygon);
+  for (int i = 2; i < count; ++i) {
+    add_triangle(p, snap(polygon[0]), snap(polygon[i - 1]), snap(polygon[i]), face, chunk);
+  }
+}
+
+// Counting sort of the chunk's triangles by band; one that crosses several is listed in each.
+void bin_chunk(Chunk& chunk, int bands) {
+  chunk.band_begin.assign(bands + 1, 0);
+  for (const Triangle& t : chunk.triangles) {
+    for (int b = t.y0 / kBandRows; b <= (t.y1 - 1) / kBandRows; ++b) ++chunk.band_begin[b + 1];
+  }
+  for (int b = 0; b < bands; ++b) chunk.band_begin[b + 1] += chunk.band_begin[b];
+  chunk.order.resize(chunk.band_begin[bands]);
+  std::vector<uint32_t> cursor(chunk.band_begin.begin(), chunk.band_begin.end() - 1);
+  for (size_t i = 0; i < chunk.triangles.size(); ++i) {
+    const Triangle& t = chunk.triangles[i];
+    for (int b = t.y0 / kBandRows; b <= (t.y1 - 1) / kBandRows; ++b) chunk.order[cursor[b]++] = static_cast<uint32_t>(i);
+  }
+}
+
+void set_up_chunk(const HrRasterizeParams& p, int64_t image, int64_t first_face, int bands, Chunk& chunk) {
+  chunk.triangles.clear();
+  chunk.large.clear();
+  chunk.bad_index = false;
+  const float* points = p.points_hom + image * p.num_vertices * 3;
+  const int64_t end = std::min(first_face + kFacesPerChunk, p.num_faces);
+  for (int64_t f = first_face; f < end; ++f) {
+    HomPoint corners[3];
+    for (int k = 0; k < 3; ++k) {
+      const int64_t v = p.faces[f * 3 + k];
+      if (v < 0 || v >= p.num_vertices) {
+        chunk.bad_index = true;
+        return;
+      }
+      corners[k] = {points[v * 3], points[v * 3 + 1], points[v * 3 + 2]};
+    }
+    add_face(p, corners, static_cast<int32_t>(f), chunk);
+  }
+  bin_chunk(chunk, bands);
+}
+
+void draw_band(const HrRasterizeParams& p, const RowStage& stage, int64_t image, int band_index, const Chunk* chunks,
+               int64_t num_chunks) {
+  thread_local std::vector<float> inv_z;
+  thread_local std::vector<int32_t> face;
+  Band band;
+  band.y0 = band_index * kBandRows;
+  band.y1 = std::min(band.y0 + kBandRows, p.height);
+  band.stride = p.width + kMaxLanes;
+  const size_t size = static_cast<size_t>(band.y1 - band.y0) * band.stride;
+  inv_z.assign(size, 0.0f);
+  face.assign(size, -1);
+  band.inv_z = inv_z.data();
+  band.face = face.data();
+  for (int64_t c = 0; c < num_chunks; ++c) {
+    const Chunk& chunk = chunks[c];
+    const uint32_t begin = chunk.band_begin[band_index], end = chunk.band_begin[band_index + 1];
+    stage.draw(band, chunk.triangles.data(), chunk.large.data(), chunk.order.data() + begin, end - begin);
+  }
+  stage.resolve(band, p, image);
+}
+
+const RowStage& row_stage(int32_t isa) {
+#if defined(HR_WITH_AVX512)
+  if (isa != HR_ISA_BASE && hr_cpu_has_avx512()) return kRowStageAvx512;
+#else
+  (void)isa;
+#endif
+  return kRowStageBase;
+}
+
+int32_t rasterize(const HrRasterizeParams& p) {
+  const RowStage& stage = row_stage(p.isa);
+  const int bands = (p.height + kBandRows - 1) / kBandRows;
+  const int64_t chunks_each = (p.num_faces + kFacesPerChunk - 1) / kFacesPerChunk;
+  const int64_t group = std::max<int64_t>(1, kFacesPerGroup / std::max<int64_t>(p.num_faces, 1));
+  Scratch& shared = scratch();
+  std::lock_guard<std::mutex> lock(shared.mutex);
+  std::vector<Chunk>& chunks = shared.chunks;
+  for (int64_t first = 0; first < p.batch; first += group) {
+    const int64_t images = std::min(group, p.batch - first);
+    if (chunks.size() < static_cast<size_t>(images * chunks_each)) chunks.resize(images * chunks_each);
+    parallel_for(images * chunks_each, p.num_threads, [&](int64_t task) {
+      set_up_chunk(p, first + task / chunks_each, task % chunks_each * kFacesPerChunk, bands, chunks[task]);
+    });
+    for (int64_t c = 0; c < images * chunks_each; ++c) {
+      if (chunks[c].bad_index) return HR_ERROR_INDEX;
+    }
+    parallel_for(images * bands, p.num_threads, [&](int64_t task) {
+      const int64_t image = task / bands;
+      draw_band(p, stage, first + image, static_cast<int>(task % bands), chunks.data() + image * chunks_each, chunks_each);
+    });
+  }
+  size_t kept = 0;
+  for (const Chunk& chunk : chunks) kept += chunk.bytes();
+  if (kept > kKeptBytes) std::vector<Chunk>().swap(chunks);
+  return HR_OK;
+}
+
+}  // namespace
+}  // namespace hr
+
+int32_t hr_rasterize_cpu(const HrRasterizeParams* params) {
+  const HrRasterizeParams& p = *params;
+  const bool sane = p.height >= 0 && p.width >= 0 && p.height <= HR_MAX_IMAGE_SIDE && p.width <= HR_MAX_IMAGE_SIDE &&
+                    p.near_z > 0.0f && p.far_z > p.near_z && p.num_threads >= 1 && p.batch >= 0 && p.num_faces >= 0 &&
+                    p.num_faces <= INT32_MAX;
+  if (!sane) return HR_ERROR_ARGUMENT;
+  if (p.height == 0 || p.width == 0 || p.batch == 0) return HR_OK;
+  try {
+    return hr::rasterize(p);
+  } catch (const std::bad_alloc&) {
+    return HR_ERROR_MEMORY;
+  }
+}

@@ -1,0 +1,21 @@
+/* The whole surface of the native library: plain C, loaded with ctypes by headrecon/ops/_native.py.
+ * Pointers are borrowed for the call. Every op returns an HrStatus. Raise HR_ABI_VERSION whenever a struct or a
+ * signature changes, here and in _native.py: a library of another version is refused. */
+#ifndef HR_C_API_H
+#define HR_C_API_H
+
+#include "interpolate.h"
+#include "rasterize.h"
+
+#define HR_ABI_VERSION 1
+
+HR_API int32_t hr_abi_version(void);
+/* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
+HR_API const char* hr_compiled_isas(void);
+/* The one that HR_ISA_AUTO picks on this CPU; "" when this CPU lacks even the baseline (then call no op). */
+HR_API const char* hr_isa_in_use(void);
+
+HR_API int32_t hr_rasterize_cpu(const HrRasterizeParams* params);
+HR_API int32_t hr_interpolate_cpu(const HrInterpolateParams* params);
+
+#endif

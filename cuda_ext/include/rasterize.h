@@ -1,0 +1,77 @@
+/* Mesh rasterization: parameters, and the per-element maths that CPU and GPU share.
+ *
+ * Vertices come in homogeneous image space: h = K (R X + t) = (x z, y z, z), pixels times metres and metres. They are
+ * linear in the world position, so nothing has to be divided for a vertex at or behind the camera, and the
+ * perspective-correct barycentrics of a pixel follow from three cross products (Olano and Greer, "Triangle Scan
+ * Conversion using 2D Homogeneous Coordinates", Graphics Hardware 1997, section 4).
+ *
+ * Coverage is decided in integers: projected vertices are rounded to 1/256 pixel, pixel centres lie at +0.5, and a
+ * centre exactly on an edge belongs to the triangle for which the edge is a left or a top one. So two faces that share
+ * an edge never leave a hole between them and never cover a pixel twice. */
+#ifndef HR_RASTERIZE_H
+#define HR_RASTERIZE_H
+
+#include "hr_common.h"
+
+#define HR_SUBPIXEL_BITS 8
+#define HR_SUBPIXELS (1 << HR_SUBPIXEL_BITS)
+#define HR_MAX_IMAGE_SIDE 16384
+/* Vertices beyond this many pixels from the origin are clipped first: products of differences then fit 64 bits, and
+ * are exact in double. */
+#define HR_GUARD_BAND_PX 32768.0f
+
+typedef struct HrRasterizeParams {
+  const float* points_hom;   /* [B,V,3] homogeneous image space (x z, y z, z) */
+  const int32_t* faces;      /* [F,3] vertex indices, shared by the batch */
+  int32_t* face_index;       /* out [B,H,W] nearest face, -1 where there is none */
+  float* barycentrics;       /* out [B,H,W,3] perspective-correct, >= 0, sum 1; 0 where there is no face */
+  float* depth_z;            /* out [B,H,W] metres along the optical axis; 0 where there is no face */
+  int64_t batch;             /* B */
+  int64_t num_vertices;      /* V */
+  int64_t num_faces;         /* F */
+  int32_t height;            /* H, at most HR_MAX_IMAGE_SIDE */
+  int32_t width;             /* W, at most HR_MAX_IMAGE_SIDE */
+  float near_z;              /* metres, > 0: surfaces nearer than this are cut away */
+  float far_z;               /* metres, > near_z, may be infinite: surfaces beyond are cut away */
+  int32_t cull_backfaces;    /* nonzero: drop faces whose vertices run clockwise as seen by the camera */
+  int32_t num_threads;       /* threads to use, at least 1 */
+  int32_t isa;               /* HrIsa */
+} HrRasterizeParams;
+
+/* Twice the signed area of (a,b,p) in square subpixels: > 0 when p lies to the right of a->b in an image with y down. */
+HR_HD int64_t hr_edge_function(int32_t ax, int32_t ay, int32_t bx, int32_t by, int32_t px, int32_t py) {
+  return (int64_t)(bx - ax) * (py - ay) - (int64_t)(by - ay) * (px - ax);
+}
+
+/* Whether a centre exactly on the edge with this direction counts as inside (triangle oriented so that inside is > 0). */
+HR_HD int hr_edge_is_top_left(int32_t dx, int32_t dy) { return dy < 0 || (dy == 0 && dx > 0); }
+
+/* First pixel whose centre is at or right of a subpixel coordinate, and one past the last at or left of it. */
+HR_HD int32_t hr_first_pixel(int32_t s) { return (s + HR_SUBPIXELS / 2 - 1) >> HR_SUBPIXEL_BITS; }
+HR_HD int32_t hr_end_pixel(int32_t s) { return (s + HR_SUBPIXELS / 2) >> HR_SUBPIXEL_BITS; }
+
+/* Perspective-correct barycentrics of the pixel (px,py) on a face with homogeneous vertices h0,h1,h2.
+ * With d_i = h_i.xy - p h_i.z, each weight is proportional to the cross product of the other two d. Rounding the
+ * vertices for coverage can leave a centre outside by 1/256 px: negative weights are cut to 0. A face seen exactly edge on
+ * has no barycentrics; it gets equal weights. Returns the interpolated depth. */
+HR_HD float hr_barycentrics_at(const float* h0, const float* h1, const float* h2, float px, float py, float* lambda) {
+  const float d0x = h0[0] - px * h0[2], d0y = h0[1] - py * h0[2];
+  const float d1x = h1[0] - px * h1[2], d1y = h1[1] - py * h1[2];
+  const float d2x = h2[0] - px * h2[2], d2y = h2[1] - py * h2[2];
+  float e0 = d1x * d2y - d1y * d2x;
+  float e1 = d2x * d0y - d2y * d0x;
+  float e2 = d0x * d1y - d0y * d1x;
+  const float sign = (e0 + e1 + e2) < 0.0f ? -1.0f : 1.0f;
+  e0 = e0 * sign > 0.0f ? e0 * sign : 0.0f;
+  e1 = e1 * sign > 0.0f ? e1 * sign : 0.0f;
+  e2 = e2 * sign > 0.0f ? e2 * sign : 0.0f;
+  const float total = e0 + e1 + e2;
+  const int flat = !(total > 1e-30f);
+  const float scale = 1.0f / (flat ? 1.0f : total);
+  lambda[0] = flat ? 1.0f / 3.0f : e0 * scale;
+  lambda[1] = flat ? 1.0f / 3.0f : e1 * scale;
+  lambda[2] = flat ? 1.0f / 3.0f : e2 * scale;
+  return lambda[0] * h0[2] + lambda[1] * h1[2] + lambda[2] * h2[2];
+}
+
+#endif

@@ -1,0 +1,181 @@
+"""The only code that touches the native library: finds it, loads it with ctypes, and calls its plain C functions.
+
+The library is looked for in `headrecon/ops/lib/`, where `setup.py` puts it. Nothing is loaded before the first call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headrecon.errors import HeadReconError, NativeMissing, ShapeError
+
+ABI_VERSION = 1  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+CPU_LIBRARY = "libheadrecon_cpu.so"
+BUILD_COMMAND = "python setup.py build_ext --inplace"
+
+#: HrIsa in hr_common.h: which instruction set runs. Everything but "auto" is for tests and benchmarks.
+ISA = {"auto": 0, "base": 1, "avx512": 2}
+
+_STATUS_INDEX, _STATUS_ARGUMENT, _STATUS_MEMORY = 1, 2, 3  # HrStatus
+
+
+class _RasterizeParams(Structure):
+    """HrRasterizeParams in rasterize.h, field by field."""
+
+    _fields_ = [
+        ("points_hom", c_void_p),
+        ("faces", c_void_p),
+        ("face_index", c_void_p),
+        ("barycentrics", c_void_p),
+        ("depth_z", c_void_p),
+        ("batch", c_int64),
+        ("num_vertices", c_int64),
+        ("num_faces", c_int64),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("near_z", c_float),
+        ("far_z", c_float),
+        ("cull_backfaces", c_int32),
+        ("num_threads", c_int32),
+        ("isa", c_int32),
+    ]
+
+
+class _InterpolateParams(Structure):
+    """HrInterpolateParams in interpolate.h, field by field."""
+
+    _fields_ = [
+        ("attributes", c_void_p),
+        ("faces", c_void_p),
+        ("face_index", c_void_p),
+        ("barycentrics", c_void_p),
+        ("values", c_void_p),
+        ("batch", c_int64),
+        ("attribute_batch", c_int64),
+        ("num_vertices", c_int64),
+        ("num_faces", c_int64),
+        ("num_pixels", c_int64),
+        ("channels", c_int32),
+        ("num_threads", c_int32),
+    ]
+
+
+def library_path() -> Path:
+    """Where the CPU library is, or would be."""
+    return Path(__file__).parent / "lib" / CPU_LIBRARY
+
+
+@cache
+def _load() -> ctypes.CDLL | str:
+    """The library, or one sentence that says why it cannot be used."""
+    path = library_path()
+    if not path.exists():
+        return f"the native library is not built ({path} does not exist)"
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"the native library {path} does not load ({error})"
+    lib.hr_abi_version.restype = c_int32
+    version = lib.hr_abi_version()
+    if version != ABI_VERSION:
+        return f"the native library {path} has interface version {version}, this package needs {ABI_VERSION}"
+    for name in ("hr_compiled_isas", "hr_isa_in_use"):
+        getattr(lib, name).restype = c_char_p
+    if not lib.hr_isa_in_use():
+        return f"this CPU lacks the instructions that {path} was built for ({lib.hr_compiled_isas().decode()})"
+    for name, params in (("hr_rasterize_cpu", _RasterizeParams), ("hr_interpolate_cpu", _InterpolateParams)):
+        function = getattr(lib, name)
+        function.argtypes = [POINTER(params)]
+        function.restype = c_int32
+    return lib
+
+
+def available() -> bool:
+    """Whether the CPU library can be used; if not, the CPU runs the (slower) reference ops."""
+    return not isinstance(_load(), str)
+
+
+def library() -> ctypes.CDLL:
+    """The loaded CPU library. Raises NativeMissing with the reason and the build command."""
+    lib = _load()
+    if isinstance(lib, str):
+        raise NativeMissing(f"{lib}; build it with `{BUILD_COMMAND}` in the source tree, or reinstall the package")
+    return lib
+
+
+def describe() -> dict[str, Any]:
+    """What is built and in use, for `headrecon doctor`.
+
+    Keys: built (bool), path (str), isas_compiled (list of str), isa_in_use (str, "" if none), cuda_archs (list of str),
+    hint (str: "" when all is well, else what is wrong and what to do).
+    """
+    lib = _load()
+    report: dict[str, Any] = {"built": False, "path": str(library_path()), "isas_compiled": [], "isa_in_use": ""}
+    report["cuda_archs"] = []
+    if isinstance(lib, str):
+        report["hint"] = f"{lib}; ops run their slower reference on the CPU. Build it with `{BUILD_COMMAND}`."
+        return report
+    report["built"] = True
+    report["isas_compiled"] = lib.hr_compiled_isas().decode().split()
+    report["isa_in_use"] = lib.hr_isa_in_use().decode()
+    report["hint"] = ""
+    return report
+
+
+def cuda_missing(op: str) -> NativeMissing:
+    """The error for a tensor on a GPU whose kernel is not built."""
+    return NativeMissing(
+        f"{op} was given tensors on a CUDA device, but no CUDA kernels are built; move them to the CPU with .cpu()"
+    )
+
+
+def rasterize(
+    points_hom: Tensor, faces: Tensor, size: tuple[int, int], clip: tuple[float, float, bool], isa: str = "auto"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """hr_rasterize_cpu on checked, contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
+    batch, (height, width) = points_hom.shape[0], size
+    face_index = torch.empty(batch, height, width, dtype=torch.int32)
+    barycentrics = torch.empty(batch, height, width, 3)
+    depth_z = torch.empty(batch, height, width)
+    near_z, far_z, cull = clip
+    params = _RasterizeParams(
+        points_hom.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), depth_z.data_ptr(),
+        batch, points_hom.shape[1], faces.shape[0], height, width, near_z, far_z, int(cull),
+        torch.get_num_threads(), ISA[isa],
+    )  # fmt: skip
+    _check(library().hr_rasterize_cpu(byref(params)), "rasterize", points_hom.shape[1])
+    return face_index, barycentrics, depth_z
+
+
+def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+    """hr_interpolate_cpu on checked, contiguous float32 [A,V,D], int32 [F,3], int32 [B,P], float32 [B,P,3]."""
+    batch, pixels = face_index.shape
+    attribute_batch, vertices, channels = attributes.shape
+    values = torch.empty(batch, pixels, channels)
+    params = _InterpolateParams(
+        attributes.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), values.data_ptr(),
+        batch, attribute_batch, vertices, faces.shape[0], pixels, channels, torch.get_num_threads(),
+    )  # fmt: skip
+    _check(library().hr_interpolate_cpu(byref(params)), "interpolate", vertices)
+    return values
+
+
+def _check(status: int, op: str, num_vertices: int) -> None:
+    if status == 0:
+        return
+    if status == _STATUS_INDEX:
+        raise ShapeError(f"{op}: faces must index the {num_vertices} vertices (0..{num_vertices - 1}), found others")
+    if status == _STATUS_ARGUMENT:
+        raise ShapeError(
+            f"{op}: a size is out of range (images up to 16384 pixels a side, 0 < near_z < far_z, at least one channel)"
+        )
+    if status == _STATUS_MEMORY:
+        raise HeadReconError(f"{op}: out of memory for scratch space; render fewer images at once or smaller ones")
+    raise HeadReconError(f"{op}: the native library returned the unknown status {status}; rebuild it ({BUILD_COMMAND})")

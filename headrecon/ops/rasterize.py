@@ -1,0 +1,122 @@
+"""Mesh rasterization: which face each pixel sees, where on it, and how deep.
+
+The rules, shared by every back end (and spelled out in plain torch in `ops/reference/rasterize.py`):
+
+- A pixel (row i, column j) has its centre at (j + 0.5, i + 0.5) and sees what covers that centre; the nearest face wins,
+  and of equal depths the lowest face index.
+- Projected vertices are rounded to 1/256 pixel to decide coverage. A centre exactly on an edge belongs to the face for
+  which that edge is a left or a top one, so faces that share an edge leave no hole and cover nothing twice.
+- Faces are clipped at `near_z` and `far_z`, not dropped: what lies between stays visible, also when a vertex is behind
+  the camera. Barycentrics always refer to the whole face.
+- Faces without area and faces with a non-finite vertex are invisible. Both sides are visible unless `cull_backfaces`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headrecon.errors import ShapeError
+from headrecon.ops import _native
+from headrecon.ops.reference.rasterize import rasterize_reference
+from headrecon.structures import Cameras
+
+#: Half a centimetre before the camera: nearer surfaces are cut away. Heads are filmed from 20 cm and more.
+DEFAULT_NEAR_Z = 0.005
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What each pixel sees. face_index is -1, and the rest 0, where there is no face.
+
+    barycentrics are perspective-correct (linear on the face in 3D), >= 0 and sum to 1; depth_z is in metres.
+    """
+
+    face_index: Int[Tensor, "C H W"]
+    barycentrics: Float[Tensor, "C H W 3"]
+    depth_z: Float[Tensor, "C H W"]
+
+    @property
+    def covered(self) -> Tensor:
+        """bool [C,H,W]: whether the pixel sees a face."""
+        return self.face_index >= 0
+
+
+def to_homogeneous_image(vertices: Float[Tensor, "*C V 3"], cameras: Cameras) -> Float[Tensor, "*C V 3"]:
+    """World positions in metres to homogeneous image space, h = K (R X + t) = (x z, y z, z) with x, y in pixels.
+
+    vertices [V,3] are seen by every camera, [C,V,3] one set by each. Differentiable in vertices and cameras.
+    """
+    projection = cameras.Ks @ cameras.viewmats[..., :3, :]
+    return vertices @ projection[..., :3].transpose(-1, -2) + projection[..., None, :, 3]
+
+
+def rasterize(
+    points_hom: Float[Tensor, "B V 3"],
+    faces: Int[Tensor, "F 3"],
+    height: int,
+    width: int,
+    *,
+    near_z: float = DEFAULT_NEAR_Z,
+    far_z: float = float("inf"),
+    cull_backfaces: bool = False,
+) -> Raster:
+    """Rasterize a batch of meshes that share their triangles.
+
+    points_hom: float32 vertices from `to_homogeneous_image`. faces: int32 or int64. near_z, far_z: metres.
+    cull_backfaces drops faces whose vertices run clockwise as seen by the camera.
+    Raises ShapeError for wrong shapes, types or indices; NativeMissing on a device without a built back end.
+    Not differentiable yet: asking autograd for gradients through it raises.
+    Method: Olano and Greer, Graphics Hardware 1997 (barycentrics in homogeneous coordinates); Pineda, SIGGRAPH 1988.
+    """
+    _check_inputs(points_hom, faces, height, width, near_z, far_z)
+    outputs = _rasterize(points_hom, faces, height, width, near_z, far_z, cull_backfaces)
+    return Raster(*outputs)
+
+
+def _check_inputs(points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float) -> None:
+    if points_hom.ndim != 3 or points_hom.shape[2] != 3 or points_hom.dtype != torch.float32:
+        raise ShapeError(
+            f"rasterize: points_hom must be float32 [B,V,3], found {points_hom.dtype} {tuple(points_hom.shape)}"
+        )
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.dtype not in (torch.int32, torch.int64):
+        raise ShapeError(
+            f"rasterize: faces must be int32 or int64 [F,3] (triangles), found {faces.dtype} {tuple(faces.shape)}; "
+            "split quads with structures.triangulate"
+        )
+    if not (0 <= height <= 16384 and 0 <= width <= 16384):
+        raise ShapeError(f"rasterize: images may have up to 16384 pixels a side, found {height} x {width}")
+    if not 0.0 < near_z < far_z:
+        raise ShapeError(f"rasterize: needs 0 < near_z < far_z, found near_z {near_z} and far_z {far_z}")
+    if points_hom.device != faces.device:
+        raise ShapeError(f"rasterize: points_hom is on {points_hom.device} but faces on {faces.device}")
+
+
+@torch.library.custom_op("headrecon::rasterize", mutates_args=(), device_types="cpu")
+def _rasterize(
+    points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    clip = (near_z, far_z, cull_backfaces)
+    if not _native.available():
+        return rasterize_reference(points_hom, faces, (height, width), clip)
+    return _native.rasterize(points_hom.contiguous(), faces.to(torch.int32).contiguous(), (height, width), clip)
+
+
+@_rasterize.register_kernel("cuda")
+def _(*args: object) -> tuple[Tensor, Tensor, Tensor]:
+    raise _native.cuda_missing("rasterize")
+
+
+@_rasterize.register_fake
+def _(
+    points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (points_hom.shape[0], height, width)
+    return (
+        points_hom.new_empty(shape, dtype=torch.int32),
+        points_hom.new_empty((*shape, 3)),
+        points_hom.new_empty(shape),
+    )

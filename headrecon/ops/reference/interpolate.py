@@ -1,0 +1,48 @@
+"""Plain-torch twin of attribute interpolation, any float type, and its gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def interpolate_reference(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+    """[B,P,D] of attributes [B or 1,V,D], faces [F,3], face_index [B,P] and barycentrics [B,P,3]."""
+    corners, image = _corners(attributes, faces, face_index)
+    values = (barycentrics[..., None] * attributes[image, corners]).sum(dim=2)
+    return torch.where(face_index[..., None] >= 0, values, torch.zeros((), dtype=values.dtype))
+
+
+def interpolate_gradients(
+    attributes: Tensor,
+    faces: Tensor,
+    face_index: Tensor,
+    barycentrics: Tensor,
+    grad: Tensor,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients for attributes and barycentrics, given that of the values [B,P,D]; needs is autograd's (4 flags)."""
+    grad = grad * (face_index[..., None] >= 0)
+    corners, image = _corners(attributes, faces, face_index)
+    grad_attributes = grad_barycentrics = None
+    if needs[0]:
+        spread = (barycentrics[..., None] * grad[:, :, None, :]).reshape(-1, grad.shape[-1])
+        flat = (image * attributes.shape[1] + corners).reshape(-1)
+        grad_attributes = torch.zeros(
+            attributes.shape[0] * attributes.shape[1], attributes.shape[2], dtype=grad.dtype, device=grad.device
+        )
+        grad_attributes = grad_attributes.index_add(0, flat, spread).reshape(attributes.shape)
+    if needs[3]:
+        grad_barycentrics = (attributes[image, corners] * grad[:, :, None, :]).sum(-1)
+    return grad_attributes, grad_barycentrics
+
+
+def _corners(attributes: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Vertex ids [B,P,3] (of face 0 where there is none) and the batch index [B,1,1] that picks their attributes."""
+    if len(faces) == 0:
+        faces = torch.zeros(1, 3, dtype=torch.long, device=faces.device)
+    corners = faces.long()[face_index.long().clamp(min=0)]
+    image = torch.arange(face_index.shape[0], device=face_index.device)[:, None, None]
+    return corners, image if attributes.shape[0] > 1 else torch.zeros_like(image)
