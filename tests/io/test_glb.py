@@ -221,6 +221,33 @@ def test_trimesh_opens_it(assets, tmp_path):
     np.testing.assert_allclose(scene.bounds, [assets.v_template.min(0), assets.v_template.max(0)], atol=1e-6)
 
 
+def test_morph_normals_are_optional(assets, tmp_path):
+    for name, wanted in (("with.glb", True), ("without.glb", False)):
+        head = RiggedHead(assets, assets.v_template, smooth_texture(), morph_normals=wanted)
+        write_glb(tmp_path / name, head)
+        targets = [t for p in Glb(tmp_path / name).primitives() for t in p.targets]
+        assert all(("NORMAL" in t) == wanted for t in targets)
+    assert (tmp_path / "without.glb").stat().st_size < (tmp_path / "with.glb").stat().st_size
+
+
+def test_morph_normals_turn_with_the_surface(assets, tmp_path):
+    """At weight 1 the stored normal is that of the moved surface, computed here from scratch."""
+    write_glb(tmp_path / "head.glb", RiggedHead(assets, assets.v_template, smooth_texture()))
+    k = assets.expression_names.index("mouthSmileLeft")
+    skin = next(p for p in Glb(tmp_path / "head.glb").primitives() if p.material["name"] == "skin")
+    moved = skin.attributes["POSITION"] + skin.targets[k]["POSITION"]
+    normals = skin.attributes["NORMAL"] + skin.targets[k]["NORMAL"]
+    corners = moved[skin.triangles]
+    faces = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    faces /= np.linalg.norm(faces, axis=1, keepdims=True)
+    inside = np.linalg.norm(skin.targets[k]["POSITION"][skin.triangles], axis=-1).max(1) > 1e-3
+    assert inside.sum() > 10
+    agreement = (normals[skin.triangles[inside]] * faces[inside][:, None]).sum(-1)
+    assert agreement.min() > 0.8  # a coarse mesh: faces tilt up to 30 degrees from their smooth normals
+    still = (skin.attributes["NORMAL"][skin.triangles[inside]] * faces[inside][:, None]).sum(-1)
+    assert agreement.mean() > still.mean()
+
+
 def test_same_input_same_bytes(assets, tmp_path):
     head = RiggedHead(assets, assets.v_template, smooth_texture())
     for name in ("a.glb", "b.glb"):

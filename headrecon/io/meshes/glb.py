@@ -52,6 +52,7 @@ class RiggedHead:
 
     vertices: the neutral identity in metres; texture in the model's UVs (v up, row 0 is v = 1). params, when given,
     sets the morph weights and the joints (batch 1, betas ignored). licences: of everything that made this head.
+    morph_normals: store how each expression turns the normals (better shading in viewers that do not recompute them).
     """
 
     assets: HeadAssets
@@ -60,6 +61,7 @@ class RiggedHead:
     params: HeadParams | None = None
     licences: tuple[Licence, ...] = ()
     texture_format: str = "jpeg"
+    morph_normals: bool = True
 
     def checked(self) -> RiggedHead:
         """Return self; raise ShapeError when an array does not fit the model."""
@@ -266,7 +268,7 @@ def _primitives(buffer: GltfBuffer, head: RiggedHead, base: np.ndarray, material
     # Normals are made on the whole mesh, so that shading runs on smoothly across UV cuts and materials.
     normals = vertex_normals(base, triangles)
     targets = np.ascontiguousarray(np.moveaxis(a.exprdirs, 2, 0), dtype=np.float64)
-    normal_targets = vertex_normals(base + targets, triangles) - normals
+    normal_targets = vertex_normals(base + targets, triangles) - normals if head.morph_normals else None
     joints, weights = top_four(a.lbs_weights)
     primitives = []
     for group, faces in face_groups(a):
@@ -282,13 +284,12 @@ def _primitives(buffer: GltfBuffer, head: RiggedHead, base: np.ndarray, material
             JOINTS_0=buffer.array(joints[s], ARRAY_BUFFER),
             WEIGHTS_0=buffer.array(weights[s], ARRAY_BUFFER),
         )
-        morphs = [
-            {
-                "POSITION": buffer.deltas(targets[k, s], _POSITION_TOLERANCE),
-                "NORMAL": buffer.deltas(normal_targets[k, s], _NORMAL_TOLERANCE),
-            }
-            for k in range(len(targets))
-        ]
+        morphs = []
+        for k in range(len(targets)):
+            morph = {"POSITION": buffer.deltas(targets[k, s], _POSITION_TOLERANCE)}
+            if normal_targets is not None:
+                morph["NORMAL"] = buffer.deltas(normal_targets[k, s], _NORMAL_TOLERANCE)
+            morphs.append(morph)
         indices = buffer.array(_indices(mesh), ELEMENT_ARRAY_BUFFER)
         primitives.append(
             Primitive(
