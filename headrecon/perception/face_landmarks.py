@@ -1,0 +1,70 @@
+"""The 478 face points of a detected face: which region is looked at, and reading it more than once.
+
+The region follows MediaPipe's face mesh pipeline: a square around the face, turned so that the eyes are level, half
+as large again as the face. From a detection it is only rough; from landmarks it is what the network was trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from headrecon.perception.attention_mesh import MESH_POINTS
+from headrecon.perception.crops import Roi, sample_roi
+from headrecon.structures import FaceDetection
+
+ROI_MARGIN = 1.5
+#: Outer corners of the subject's right and left eye, whose line sets the tilt of the region.
+RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
+
+
+class MeshNetwork(Protocol):
+    """What finds 478 points in a crop: the attention mesh, or the landmark network of a user's bundle."""
+
+    @property
+    def input_size(self) -> int: ...
+
+    def __call__(self, crop_srgb: UInt8[np.ndarray, "R R 3"]) -> tuple[Float[np.ndarray, "478 3"], float]: ...
+
+
+@dataclass(frozen=True)
+class FaceMesh:
+    """478 points in pixels of the image (z in the same scale), the presence in 0..1 and the region they come from."""
+
+    points: Float[np.ndarray, "478 3"]
+    presence: float
+    roi: Roi
+
+
+def roi_from_detection(face: FaceDetection) -> Roi:
+    """The region for a face of which only the box and the key points are known."""
+    dx, dy = face.keypoints[1] - face.keypoints[0]
+    center = (face.box[:2] + face.box[2:]) / 2
+    side = ROI_MARGIN * float(max(face.box[2:] - face.box[:2]))
+    return Roi(float(center[0]), float(center[1]), side, math.atan2(dy, dx))
+
+
+def roi_from_landmarks(points: Float[np.ndarray, "478 3"]) -> Roi:
+    """The region for a face whose points are known: the box of the mesh in the frame where the eyes are level."""
+    dx, dy = points[LEFT_EYE_OUTER, :2] - points[RIGHT_EYE_OUTER, :2]
+    level = Roi(0.0, 0.0, 1.0, math.atan2(dy, dx))
+    upright = level.to_crop(points[:MESH_POINTS, :2])
+    low, high = upright.min(0), upright.max(0)
+    center = level.to_image(((low + high) / 2)[None])[0]
+    return Roi(float(center[0]), float(center[1]), ROI_MARGIN * float((high - low).max()), level.angle_rad)
+
+
+def read_region(image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, network: MeshNetwork) -> FaceMesh:
+    """One look at one region."""
+    points, presence = network(sample_roi(image_srgb, roi, network.input_size))
+    return FaceMesh(roi.to_image(points), presence, roi)
+
+
+def read_face(image_srgb: UInt8[np.ndarray, "H W 3"], face: FaceDetection, network: MeshNetwork) -> FaceMesh:
+    """The points of a detected face, from a region that follows the points themselves."""
+    mesh = read_region(image_srgb, roi_from_detection(face), network)
+    return read_region(image_srgb, roi_from_landmarks(mesh.points), network)
