@@ -46,7 +46,10 @@ class KnowledgeConfig:
         None, "the person's interpupillary distance (both eyes looking far away), in millimetres", low=35.0, high=90.0
     )
     focal_px: float | None = setting(
-        None, "the camera's focal length in pixels of this image (default: from EXIF, else estimated)", low=10.0, high=1e6
+        None,
+        "the camera's focal length in pixels of this image (default: from EXIF, else estimated)",
+        low=10.0,
+        high=1e6,
     )
     distance_m: float | None = setting(None, "distance from the camera to the eyes, in metres", low=0.05, high=100.0)
 
@@ -71,8 +74,12 @@ class OutputConfig:
     """What is written, beside the head itself."""
 
     posed: bool = setting(False, "write the meshes with the photo's expression and pose (default: neutral)")
-    morph_normals: bool = setting(True, "store normals with the 52 expressions in head.glb: better shading, larger file")
-    turntable_frames: int = setting(72, "frames of turntable.mp4, one full turn; 0 leaves the video out", low=0, high=1000)
+    morph_normals: bool = setting(
+        True, "store normals with the 52 expressions in head.glb: better shading, larger file"
+    )
+    turntable_frames: int = setting(
+        72, "frames of turntable.mp4, one full turn; 0 leaves the video out", low=0, high=1000
+    )
     turntable_size: int = setting(512, "width and height of turntable.mp4 in pixels", low=64, high=2048)
 
 
@@ -225,7 +232,11 @@ def _convert(spec: Setting, value: Any, name: str) -> Any:
     is_bool = isinstance(value, bool)
     if spec.type is bool and is_bool:
         return value
-    if spec.type is int and not is_bool and (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
+    if (
+        spec.type is int
+        and not is_bool
+        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
+    ):
         return int(value)
     if spec.type is float and not is_bool and isinstance(value, int | float):
         return float(value)

@@ -37,7 +37,7 @@ def _why_no_cuda() -> str | None:
         return f"needs an NVIDIA GPU and a CUDA build of torch; torch {torch.__version__} sees none"
     from headrecon.ops import _native
 
-    if not _native.describe().get("cuda"):
+    if not _native.describe()["cuda_archs"]:
         return "needs the CUDA part of the native library: run `make native` where nvcc is"
     return None
 

@@ -1,0 +1,188 @@
+"""`headrecon reconstruct`: a photo to a metric, rigged head."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrecon.config import Setting, preset_names, settings
+
+if TYPE_CHECKING:
+    from headrecon.batch import BatchItem
+    from headrecon.config import ReconstructConfig
+
+ABOUT = "turn a photo of a person into a metric, rigged, textured 3D head"
+
+#: Flags that stand for a setting. Every other setting is reached with --set; --help lists them at its end.
+FLAGS: dict[str, str] = {
+    "--model": "model",
+    "--face": "perception.face",
+    "--ipd-mm": "knowledge.ipd_mm",
+    "--focal-px": "knowledge.focal_px",
+    "--distance-m": "knowledge.distance_m",
+    "--age": "age",
+    "--posed": "output.posed",
+    "--texture-size": "texture.size",
+    "--seed": "seed",
+    "--task": "perception.task",
+    "--device": "device",
+}
+
+EXAMPLES = """examples:
+  headrecon reconstruct me.jpg --out out/me
+  headrecon reconstruct me.jpg --out out/me --ipd-mm 63 --preset high
+  headrecon reconstruct people/ --batch --out out/people
+"""
+
+
+def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
+    parser = commands.add_parser(
+        "reconstruct", help=ABOUT, description=ABOUT, epilog=f"{_settings_text()}\n\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    known = settings()
+    parser.add_argument(
+        "inputs", nargs="+", metavar="INPUT", help="a photo; with --batch, photos and folders of photos"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="DIR", help="folder to write; see docs/formats.md for what it holds"
+    )
+    parser.add_argument(
+        "--preset",
+        metavar="NAME",
+        help=f"where the settings start from: {', '.join(preset_names())} (default: default)",
+    )
+    for flag, key in FLAGS.items():
+        _add_flag(parser, flag, known[key])
+    parser.add_argument(
+        "--config", metavar="FILE.yaml", help="settings from a file, such as an earlier run's config.yaml"
+    )
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], dest="assignments",
+        help="any setting by its key, such as fit.iterations=100; may be repeated; listed below",
+    )  # fmt: skip
+    parser.add_argument("--batch", action="store_true", help="each photo is a person of its own; go on past failures")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in --out")
+    parser.add_argument("--json", action="store_true", help="print the result for machines on stdout")
+    parser.set_defaults(run=run)
+    return [parser]
+
+
+def _add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None:
+    default = "" if spec.default is None or spec.type is bool else f" (default: {spec.default})"
+    text = (spec.help + ("" if "(default" in spec.help else default)).replace("%", "%%")
+    if spec.type is bool:
+        parser.add_argument(flag, dest=spec.key, action="store_true", default=None, help=text)
+    else:
+        kind = {int: "N", float: "X", str: "FILE" if flag == "--task" else "NAME"}[spec.type]
+        metavar = "|".join(spec.choices) if spec.choices else kind
+        parser.add_argument(flag, dest=spec.key, metavar=metavar, help=text)
+
+
+def run(args: argparse.Namespace) -> int:
+    from headrecon.batch import check_exists, find_photos
+    from headrecon.errors import InputError
+
+    config = _config_of(args)
+    if args.batch:
+        return _run_batch(find_photos(args.inputs), config, args)
+    if len(args.inputs) > 1:
+        raise InputError(
+            f"{len(args.inputs)} inputs given; one photo makes one head. For a head of each, add --batch "
+            "(joining several photos of one person is not there yet)"
+        )
+    photo = Path(args.inputs[0])
+    check_exists(photo)
+    if photo.is_dir():
+        find_photos([photo])
+        raise InputError(f"{photo} is a folder; expected a photo. To reconstruct every photo in it, add --batch")
+    return _run_single(photo, config, args)
+
+
+def _config_of(args: argparse.Namespace) -> ReconstructConfig:
+    from headrecon import config
+
+    values = _read_config(Path(args.config)) if args.config else {}
+    overrides: dict[str, Any] = {}
+    for flag, key in FLAGS.items():
+        typed = getattr(args, key)
+        if typed is not None:
+            overrides[key] = typed if isinstance(typed, bool) else config.read_value(key, typed, flag)
+    overrides.update(config.parse_assignment(text) for text in args.assignments)
+    return config.resolve(args.preset, values, overrides)
+
+
+def _read_config(path: Path) -> Any:
+    from headrecon import config
+    from headrecon.errors import InputError
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"--config {path}: cannot be read ({reason}); expected a YAML file of settings") from error
+    return config.flatten(config.parse_yaml(text, str(path)), str(path))
+
+
+def _run_single(photo: Path, config: ReconstructConfig, args: argparse.Namespace) -> int:
+    from headrecon.cli.console import Progress, warn
+
+    with Progress(f"headrecon: reconstructing {photo}") as progress:
+        from headrecon.io.runs import check_output_folder
+
+        check_output_folder(args.out, args.overwrite)
+        progress("loading the libraries", 0.0)
+        from headrecon.pipeline import reconstruct
+
+        result = reconstruct(photo, config, progress=progress)
+        result.save(args.out, overwrite=args.overwrite)
+        seconds = progress.seconds
+    out = Path(args.out)
+    head = json.loads((out / "head.json").read_text(encoding="utf-8"))
+    for message in head.get("warnings", []):
+        warn(message)
+    if args.json:
+        print(json.dumps({"out": str(out), "seconds": round(seconds, 2), "head": head}, indent=2, ensure_ascii=False))
+    else:
+        from headrecon.cli.summary import describe_head
+
+        print(describe_head(head))
+        print(f"\nDone in {seconds:.1f} s. Report: {out / 'report.html'}")
+    return 0
+
+
+def _run_batch(photos: list[Path], config: ReconstructConfig, args: argparse.Namespace) -> int:
+    from headrecon.batch import reconstruct_batch
+    from headrecon.cli.console import Progress
+
+    with Progress(f"headrecon: reconstructing {len(photos)} photo{'s' if len(photos) != 1 else ''}") as progress:
+        items = reconstruct_batch(photos, args.out, config, overwrite=args.overwrite, progress=progress)
+    failed = sum(item.status == "failed" for item in items)
+    if args.json:
+        print((Path(args.out) / "summary.json").read_text(encoding="utf-8"), end="")
+    else:
+        _print_summary(items, Path(args.out), failed)
+    return 1 if failed else 0
+
+
+def _print_summary(items: list[BatchItem], out: Path, failed: int) -> None:
+    from headrecon.cli.console import table
+
+    rows = [(item.status, f"{item.seconds:.1f} s", item.folder, item.error or "") for item in items]
+    print(table(rows, ("status", "time", "folder", "why")))
+    kept = sum(item.status == "kept" for item in items)
+    again = " (--overwrite makes them again)" if kept else ""
+    done = len(items) - failed - kept
+    print(f"\n{done} done, {kept} kept from before{again}, {failed} failed. Summary: {out / 'summary.json'}")
+
+
+def _settings_text() -> str:
+    """The settings that have no flag, for the end of the help."""
+    from headrecon.cli.console import table
+
+    plain = {"preset", *FLAGS.values()}
+    rows = [(s.key, str(s.default).lower(), s.help) for s in settings().values() if s.key not in plain]
+    lines = table(rows, ("setting", "default", "what it does")).splitlines()
+    return "\n".join(["further settings, for --set and --config:", *[f"  {line}" for line in lines]])
