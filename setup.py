@@ -89,7 +89,10 @@ def build_library(target: Path, objects: Path) -> None:
     objects.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     jobs = [
-        (objects / f"{source.stem}.o", [*compiler(), *flags, "-c", str(source), "-o", str(objects / f"{source.stem}.o")])
+        (
+            objects / f"{source.stem}.o",
+            [*compiler(), *flags, "-c", str(source), "-o", str(objects / f"{source.stem}.o")],
+        )
         for source, flags in flags_by_source().items()
     ]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -142,7 +145,9 @@ class WheelForAnyPython(bdist_wheel):
 
 setup(
     ext_modules=[
-        Extension(LIBRARY, sources=[str(p) for p in SOURCES], depends=[str(p) for p in HEADERS], language="c++", optional=True)
+        Extension(
+            LIBRARY, sources=[str(p) for p in SOURCES], depends=[str(p) for p in HEADERS], language="c++", optional=True
+        )
     ],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": WheelForAnyPython},
 )

@@ -139,7 +139,7 @@ def cuda_missing(op: str) -> NativeMissing:
 def rasterize(
     points_hom: Tensor, faces: Tensor, size: tuple[int, int], clip: tuple[float, float, bool], isa: str = "auto"
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """hr_rasterize_cpu on checked, contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
+    """hr_rasterize_cpu on contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
     batch, (height, width) = points_hom.shape[0], size
     face_index = torch.empty(batch, height, width, dtype=torch.int32)
     barycentrics = torch.empty(batch, height, width, 3)

@@ -2,8 +2,8 @@
 
 The rules, shared by every back end (and spelled out in plain torch in `ops/reference/rasterize.py`):
 
-- A pixel (row i, column j) has its centre at (j + 0.5, i + 0.5) and sees what covers that centre; the nearest face wins,
-  and of equal depths the lowest face index.
+- A pixel (row i, column j) has its centre at (j + 0.5, i + 0.5) and sees what covers that centre; the nearest face
+  wins, and of equal depths the lowest face index.
 - Projected vertices are rounded to 1/256 pixel to decide coverage. A centre exactly on an edge belongs to the face for
   which that edge is a left or a top one, so faces that share an edge leave no hole and cover nothing twice.
 - Faces are clipped at `near_z` and `far_z`, not dropped: what lies between stays visible, also when a vertex is behind

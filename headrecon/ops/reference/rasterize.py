@@ -1,7 +1,8 @@
 """Plain-torch twin of the rasterizer: face by face over every pixel of its bounding box, in exact integers and float64.
 
 Written from the rules in `ops/rasterize.py` and from Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous
-Coordinates", Graphics Hardware 1997; it shares no code with the C++ one. For tests, and for a machine without a compiler.
+Coordinates", Graphics Hardware 1997; it shares no code with the C++ one.
+For tests, and for machines without a compiler.
 """
 
 from __future__ import annotations
