@@ -43,29 +43,38 @@ class Roi:
         return self.to_image(np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]))
 
 
-def sample_roi(
-    image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, resolution: int, mirror: bool = False
-) -> UInt8[np.ndarray, "R R 3"]:
-    """The region resampled to resolution x resolution pixels; beyond the image its border is repeated.
+class Tile:
+    """The part of an image around a region, averaged down to about the resolution at which it will be sampled.
 
-    Where the region is much larger than the result it is averaged down first: sampling every third pixel of a sharp
-    photo would hand the network noise. With `mirror` the crop is flipped left to right.
+    Several similar regions can be sampled from one tile, which is where the time goes for large photos. Averaging comes
+    first because sampling every fourth pixel of a sharp photo would hand the network noise.
     """
-    corners = roi.corners
-    factor = max(1, int(roi.size / resolution))
-    low = np.floor(corners.min(0)).astype(int) - 2 * factor
-    high = np.ceil(corners.max(0)).astype(int) + 2 * factor
-    tile = Image.fromarray(_clamped_box(image_srgb, low, high))
-    if factor > 1:
-        tile = tile.reduce(factor)
-    # Pillow's affine maps output pixel centres to input positions, both with the first centre at (0.5, 0.5).
-    step = roi.size / (factor * resolution)
-    cos, sin = math.cos(roi.angle_rad) * step, math.sin(roi.angle_rad) * step
-    left, top = (corners[1 if mirror else 0] - low) / factor
-    across = (-cos, -sin) if mirror else (cos, sin)
-    matrix = (across[0], -sin, left, across[1], cos, top)
-    size = (resolution, resolution)
-    return np.asarray(tile.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+    def __init__(self, image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, resolution: int, margin: float = 0.0) -> None:
+        """Cover the region and margin (a part of its side) around it. A face may reach beyond the image."""
+        self._factor = max(1, int(roi.size / resolution))
+        corners = roi.corners
+        around = 2 * self._factor + margin * roi.size
+        self._low = np.floor(corners.min(0) - around).astype(int)
+        box = _clamped_box(image_srgb, self._low, np.ceil(corners.max(0) + around).astype(int))
+        picture = Image.fromarray(box)
+        self._picture = picture.reduce(self._factor) if self._factor > 1 else picture
+
+    def sample(self, roi: Roi, resolution: int, mirror: bool = False) -> UInt8[np.ndarray, "R R 3"]:
+        """The region resampled to resolution x resolution pixels, flipped left to right with `mirror`."""
+        # Pillow's affine maps output pixel centres to input positions, both with the first centre at (0.5, 0.5).
+        step = roi.size / (self._factor * resolution)
+        cos, sin = math.cos(roi.angle_rad) * step, math.sin(roi.angle_rad) * step
+        left, top = (roi.corners[1 if mirror else 0] - self._low) / self._factor
+        across = (-cos, -sin) if mirror else (cos, sin)
+        matrix = (across[0], -sin, left, across[1], cos, top)
+        size = (resolution, resolution)
+        return np.asarray(self._picture.transform(size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
+
+
+def sample_roi(image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, resolution: int) -> UInt8[np.ndarray, "R R 3"]:
+    """One region of an image resampled to resolution x resolution pixels; beyond the image its border is repeated."""
+    return Tile(image_srgb, roi, resolution).sample(roi, resolution)
 
 
 def _clamped_box(image: UInt8[np.ndarray, "H W 3"], low: np.ndarray, high: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

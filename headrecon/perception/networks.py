@@ -24,6 +24,7 @@ from headrecon.structures import Licence
 
 if TYPE_CHECKING:
     from headrecon.perception.attention_mesh import AttentionMesh
+    from headrecon.perception.face_landmarks import MeshNetwork
 
 MEDIAPIPE_LICENCE = Licence(
     name="MediaPipe networks",
@@ -146,6 +147,11 @@ class Networks:
         from headrecon.perception.attention_mesh import AttentionMesh
 
         return AttentionMesh(self._load("face_mesh"), self._num_threads)
+
+    @property
+    def mesh(self) -> MeshNetwork:
+        """The network that finds the 478 points."""
+        return self.face_mesh
 
     @cached_property
     def iris(self) -> Network:
