@@ -1,0 +1,135 @@
+"""Cameras on disk: `transforms.json` as nerfstudio reads and writes it.
+
+The file holds camera-to-world matrices with OpenGL axes (+x right, +y up, the camera looks along -z); in memory we keep
+world-to-camera with OpenCV axes. The conversion itself lives in `headrecon.geometry.cameras`. Intrinsics agree: pixels,
+the centre of the first pixel at (0.5, 0.5). Lens distortion is not modelled: files that have it are refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrecon.errors import InputError, ShapeError
+from headrecon.geometry.cameras import opengl_from_viewmats, viewmats_from_opengl
+from headrecon.io.runs import write_json
+from headrecon.structures import Cameras
+
+_INTRINSICS = ("fl_x", "fl_y", "cx", "cy", "w", "h")
+_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+#: A rotation read from a file may be off by the digits that were printed.
+_ROTATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class CameraFile:
+    """Cameras [C] with the image of each, as named in the file (relative to it, forward slashes)."""
+
+    cameras: Cameras
+    images: tuple[str, ...]
+
+
+def write_transforms(path: str | Path, cameras: Cameras, images: Sequence[str]) -> None:
+    """Write `transforms.json`, one frame per camera. Intrinsics are given once when shared, else in every frame.
+
+    Raises ShapeError when the numbers of cameras and images differ or K has skew, InputError when it cannot be written.
+    """
+    viewmats = cameras.viewmats.detach().cpu().to(torch.float64).reshape(-1, 4, 4)
+    ks = cameras.Ks.detach().cpu().to(torch.float64).reshape(-1, 3, 3).expand(len(viewmats), 3, 3)
+    if len(images) != len(viewmats):
+        raise ShapeError(
+            f"transforms.json needs one image per camera, found {len(viewmats)} cameras, {len(images)} images"
+        )
+    if bool((ks[:, 0, 1].abs() > 1e-9).any()):
+        raise ShapeError("transforms.json cannot hold intrinsics with skew (K[0,1] must be 0)")
+    transforms = opengl_from_viewmats(viewmats)
+    intrinsics = [_intrinsics(k, cameras.width, cameras.height) for k in ks]
+    shared = all(entry == intrinsics[0] for entry in intrinsics)
+    frames = [
+        {"file_path": image, **({} if shared else entry), "transform_matrix": matrix}
+        for image, entry, matrix in zip(images, intrinsics, transforms, strict=True)
+    ]
+    head = {"camera_model": "OPENCV", **(intrinsics[0] if shared and intrinsics else {})}
+    write_json(path, {**head, "frames": frames}, digits=12)
+
+
+def _intrinsics(k: Float[Tensor, "3 3"], width: int, height: int) -> dict[str, float]:
+    focal_x, focal_y, cx, cy = (float(k[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
+    return dict(zip(_INTRINSICS, (focal_x, focal_y, cx, cy, width, height), strict=True))
+
+
+def read_transforms(path: str | Path) -> CameraFile:
+    """Read `transforms.json` by nerfstudio or us. Frame values win over those at the top; fl_y defaults to fl_x.
+
+    Raises InputError for a missing or broken file, lens distortion, or frames of different sizes.
+    """
+    path = Path(path)
+    content = _load(path)
+    frames = content.get("frames")
+    if not isinstance(frames, list) or not frames or not all(isinstance(f, dict) for f in frames):
+        raise InputError(f"{path}: expected a list 'frames' with at least one camera")
+    values = [_frame_intrinsics(path, i, content, frame) for i, frame in enumerate(frames)]
+    sizes = {(v["w"], v["h"]) for v in values}
+    if len(sizes) > 1:
+        raise InputError(f"{path}: all frames must have one size, found {sorted(sizes)}")
+    transforms = torch.stack([_matrix(path, i, frame) for i, frame in enumerate(frames)])
+    ks = torch.tensor(
+        [[[v["fl_x"], 0, v["cx"]], [0, v["fl_y"], v["cy"]], [0, 0, 1]] for v in values], dtype=torch.float64
+    )
+    width, height = (int(x) for x in sizes.pop())
+    images = tuple(str(frame.get("file_path", "")) for frame in frames)
+    return CameraFile(Cameras(viewmats_from_opengl(transforms), ks, width, height), images)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read cameras {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object with 'frames', found {type(content).__name__}")
+    return content
+
+
+def _frame_intrinsics(path: Path, index: int, top: Mapping[str, Any], frame: Mapping[str, Any]) -> dict[str, float]:
+    merged = {**top, **frame}
+    merged.setdefault("fl_y", merged.get("fl_x"))
+    found: dict[str, float] = {}
+    for name in (*_INTRINSICS, *_DISTORTION):
+        value = merged.get(name, 0.0 if name in _DISTORTION else None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > 1e9 or value != value:
+            raise InputError(f"{path}: frame {index} must have a number {name!r}, found {value!r}")
+        found[name] = float(value)
+    if any(found[name] for name in _DISTORTION):
+        raise InputError(f"{path}: frame {index} has lens distortion; undistort the images first")
+    if min(found["fl_x"], found["fl_y"], found["w"], found["h"]) <= 0 or found["w"] % 1 or found["h"] % 1:
+        raise InputError(f"{path}: frame {index}: fl_x, fl_y must be positive, w and h positive whole numbers")
+    return found
+
+
+def _matrix(path: Path, index: int, frame: Mapping[str, Any]) -> Float[Tensor, "4 4"]:
+    try:
+        matrix = torch.tensor(frame.get("transform_matrix"), dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        matrix = torch.zeros(0)
+    if matrix.shape == (3, 4):
+        matrix = torch.cat([matrix, torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)])
+    if matrix.shape != (4, 4) or not bool(matrix.isfinite().all()):
+        raise InputError(f"{path}: frame {index}: transform_matrix must be 4x4 finite numbers")
+    rotation = matrix[:3, :3]
+    off = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
+    if off > _ROTATION_TOLERANCE or float(torch.linalg.det(rotation)) < 0:
+        raise InputError(f"{path}: frame {index}: transform_matrix must hold a rotation (off by {off:.2g})")
+    # The nearest true rotation: inverting by transpose is exact only for one.
+    u, _, vh = torch.linalg.svd(rotation)
+    matrix[:3, :3] = u @ vh
+    return matrix
