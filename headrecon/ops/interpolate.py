@@ -76,7 +76,11 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-    grad_attributes, grad_barycentrics = interpolate_gradients(*ctx.saved_tensors, grad, ctx.needs_input_grad)
+    attributes, faces, face_index, barycentrics = ctx.saved_tensors
+    needs = ctx.needs_input_grad
+    grad_attributes, grad_barycentrics = interpolate_gradients(
+        attributes, faces, face_index, barycentrics, grad, (needs[0], needs[3])
+    )
     return grad_attributes, None, None, grad_barycentrics
 
 

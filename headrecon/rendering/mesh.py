@@ -19,8 +19,9 @@ from headrecon.rendering.colour import linear_to_srgb, srgb_to_linear
 from headrecon.rendering.lighting import Lighting, Surface, shade, studio
 from headrecon.structures import Cameras, Mesh, triangulate
 
-#: Samples shaded at once: the working set of a chunk then stays in the second-level cache.
-_CHUNK = 1 << 16
+#: Samples shaded at once. Few enough that the working set stays in the second-level cache, and that torch runs each
+#: step on one thread: hundreds of tiny parallel regions crawl when anything else uses the cores.
+_CHUNK = 1 << 13
 CLAY_SRGB = (0.76, 0.72, 0.69)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -21,9 +19,9 @@ def interpolate_gradients(
     face_index: Tensor,
     barycentrics: Tensor,
     grad: Tensor,
-    needs: Sequence[bool],
+    needs: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients for attributes and barycentrics, given that of the values [B,P,D]; needs is autograd's (4 flags)."""
+    """Gradients for attributes and barycentrics, given that of the values [B,P,D]; needs says which are wanted."""
     grad = grad * (face_index[..., None] >= 0)
     corners, image = _corners(attributes, faces, face_index)
     grad_attributes = grad_barycentrics = None
@@ -34,7 +32,7 @@ def interpolate_gradients(
             attributes.shape[0] * attributes.shape[1], attributes.shape[2], dtype=grad.dtype, device=grad.device
         )
         grad_attributes = grad_attributes.index_add(0, flat, spread).reshape(attributes.shape)
-    if needs[3]:
+    if needs[1]:
         grad_barycentrics = (attributes[image, corners] * grad[:, :, None, :]).sum(-1)
     return grad_attributes, grad_barycentrics
 
