@@ -9,6 +9,7 @@ Importing this costs no more than the standard library: the command line builds 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -108,8 +109,8 @@ class Setting:
     optional: bool
     default: Any
     help: str
-    low: float | None = None
-    high: float | None = None
+    low: int | float | None = None
+    high: int | float | None = None
     choices: tuple[str, ...] | None = None
 
 
@@ -126,13 +127,13 @@ def preset_names() -> tuple[str, ...]:
 
 
 def resolve(
-    preset: str | None = None, values: Mapping[str, Any] | None = None, overrides: Mapping[str, Any] | None = None
+    preset: str | None = None, values: Any = None, overrides: Mapping[str, Any] | None = None
 ) -> ReconstructConfig:
-    """The configuration from a preset, a nested mapping (a parsed YAML file) and single settings by dotted key.
+    """The configuration from a preset, nested mappings (whatever a YAML file held) and single settings by dotted key.
 
     The preset is the argument, else `values["preset"]`, else "default". Raises InputError.
     """
-    flat = flatten(values or {}, "the configuration")
+    flat = flatten(values, "the configuration")
     chosen = preset if preset is not None else flat.get("preset", "default")
     merged = {**_read_preset(chosen), **flat, **dict(overrides or {}), "preset": chosen}
     return _build(ReconstructConfig, "", {key: check_value(key, value) for key, value in merged.items()})
@@ -229,28 +230,20 @@ def check_value(key: str, value: Any, name: str | None = None) -> Any:
 
 def _convert(spec: Setting, value: Any, name: str) -> Any:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    is_bool = isinstance(value, bool)
-    if spec.type is bool and is_bool:
-        return value
-    if (
-        spec.type is int
-        and not is_bool
-        and (isinstance(value, int) or (isinstance(value, float) and value.is_integer()))
-    ):
+    if isinstance(value, str) and spec.type in (int, float):  # YAML 1.1 reads 1e3 as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if spec.type is int and is_number and float(value).is_integer():
         return int(value)
-    if spec.type is float and not is_bool and isinstance(value, int | float):
+    if spec.type is float and is_number:
         return float(value)
-    if spec.type is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            return float(value)
-        except ValueError:
-            pass
-    if spec.type is str and isinstance(value, str):
+    if spec.type in (bool, str) and isinstance(value, spec.type):
         return value
     raise InputError(f"{name} must be {names[spec.type]}, found {value!r}")
 
 
-def _range_text(low: float | None, high: float | None) -> str:
+def _range_text(low: int | float | None, high: int | float | None) -> str:
     if low is not None and high is not None:
         return f"between {low:g} and {high:g}"
     return f"at least {low:g}" if low is not None else f"at most {high:g}" if high is not None else "a finite number"

@@ -45,7 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Never raises for what a user can cause."""
     args = build_parser().parse_args(argv)
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()  # here, where a closed pipe can still be answered
+        return code
     except HeadReconError as error:
         if args.debug:
             raise
@@ -57,6 +59,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough: `headrecon licences | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except ImportError as error:
+        if args.debug:
+            raise
+        print(
+            f"headrecon: the installation is incomplete ({error}); `headrecon doctor` says what to do", file=sys.stderr
+        )
+        return 1
     except Exception as error:  # the last resort, so that nobody is met by a traceback
         if args.debug:
             raise

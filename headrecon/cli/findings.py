@@ -42,18 +42,31 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything, in the order in which it is printed."""
-    looks = (_python, _packages, _hardware, _gpu, _native, _video, _networks, _models, _disk)
-    return [finding for look in looks for finding in _survive(look)]
+    looks = (
+        ("Versions", _python),
+        ("Versions", _packages),
+        ("Hardware", _hardware),
+        ("Hardware", _gpu),
+        ("Native library", _native),
+        ("Video", _video),
+        ("Models and networks", _networks),
+        ("Models and networks", _models),
+        ("Disk", _disk),
+    )
+    return [finding for group, look in looks for finding in _survive(group, look)]
 
 
-def _survive(look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _survive(group: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
     found: list[Finding] = []
     try:
-        found.extend(look())  # what it found before it fell stays
+        found.extend(look())
+    except ImportError as error:  # a package that is reported as missing or broken already
+        found.append(Finding(group, "not examined", "info", str(error), "repair what is marked FAIL first"))
     except Exception as error:  # noqa: BLE001 - one broken part must not hide the others
-        name = look.__name__.strip("_")
-        advice = "repair the packages marked FAIL above first; if there are none, reinstall headrecon"
-        found.append(Finding(name, "examination", "broken", f"{type(error).__name__}: {error}", advice))
+        value = f"{type(error).__name__}: {error}"
+        found.append(
+            Finding(group, "examination", "broken", value, "reinstall headrecon; if that does not help, report it")
+        )
     return found
 
 
