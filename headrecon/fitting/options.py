@@ -1,0 +1,33 @@
+"""Settings of the landmark stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from headrecon.fitting.head_priors import HeadPrior
+from headrecon.fitting.landmarks import DetectorNoise
+from headrecon.fitting.least_squares import SolverOptions
+from headrecon.fitting.metric_scale import IrisModel
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How the landmark stage fits. The defaults suit MediaPipe's landmarks on photos."""
+
+    #: independent and correlated error of the detector; a calibrated table ships with the package
+    noise: DetectorNoise = field(default_factory=DetectorNoise.isotropic)
+    prior: HeadPrior = field(default_factory=HeadPrior)
+    iris: IrisModel = field(default_factory=IrisModel)
+    #: rounds of matching the outline anew and solving everything
+    outer_rounds: int = 3
+    #: deviations beyond which a landmark counts as an outlier (Huber, on the 2D distance)
+    huber: float = 3.0
+    #: deviation across the outline and on the forehead, as a multiple of the detector's
+    contour_factor: float = 1.5
+    forehead_factor: float = 2.5
+    #: median distance and relative deviation of the prior on camera distance; sigma = inf switches it off
+    distance_m: float = 1.2
+    distance_sigma_log: float = 0.8
+    #: turn for models without irises, and for tests
+    use_iris: bool = True
+    solver: SolverOptions = field(default_factory=SolverOptions)

@@ -1,0 +1,121 @@
+"""How one photo sees a head: from solver blocks to `PointModel` parameters, camera points and pixels.
+
+The camera stands at the world's origin and looks along -z with +y up (viewmat diag(1, -1, -1, 1)), so a frontal face
+has `global_orient` near zero and `transl` is the head's place before the lens.
+
+Focal length and distance are nearly exchangeable in a portrait. The solver therefore moves `placement` = (u, v, s):
+the pixel of the face's anchor relative to the principal point, and s = log(depth / focal), the metres that a pixel
+spans there. Given these, `log_focal` changes perspective alone: the valley of the cost lies along one axis instead of
+across three, and Gauss-Newton walks it in a few steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from headrecon.fitting.least_squares import Values
+from headrecon.geometry import so3
+from headrecon.geometry.cameras import project_with_jacobian
+from headrecon.models.point_model import ParamLayout
+from headrecon.structures import POSE_FIELDS
+
+#: World (OpenGL-like) to OpenCV camera axes, for a camera at the origin looking along -z.
+CAMERA_AXES = np.array([1.0, -1.0, -1.0])
+#: What a view is made of, in the order of the columns of its residuals.
+ROLES: tuple[str, ...] = ("betas", "expression", *POSE_FIELDS, "placement", "log_focal")
+
+
+def view_block_names(view: int, shared: tuple[str, ...] = ("betas",)) -> dict[str, str]:
+    """Block name of each role in a view: shared roles keep their name, the others get the view's number."""
+    return {role: role if role in shared else f"{role}/{view}" for role in ROLES}
+
+
+@dataclass(frozen=True)
+class ViewGeometry:
+    """Fixed facts of one view: where the face's anchor lies on the template and the camera's principal point."""
+
+    anchor: Float[np.ndarray, "3"]  # metres, head space, template
+    root: Float[np.ndarray, "3"]  # the root joint of the template, about which global_orient turns
+    principal: Float[np.ndarray, "2"]  # pixels
+
+
+class HeadView:
+    """One photo's mapping from solver blocks to points and pixels, with derivatives."""
+
+    def __init__(self, layout: ParamLayout, geometry: ViewGeometry, names: Mapping[str, str]) -> None:
+        self.layout, self.geometry, self.names = layout, geometry, dict(names)
+        self.blocks = tuple(self.names[role] for role in ROLES)
+        linear = layout.num_betas + layout.num_expressions
+        self._orient = slice(linear, linear + 3)
+        self._pose_end = linear + 3 * len(POSE_FIELDS)
+        self.num_columns = self._pose_end + 4
+
+    def focal(self, values: Values) -> float:
+        """Focal length in pixels."""
+        return float(np.exp(values[self.names["log_focal"]][0]))
+
+    def flat(self, values: Values) -> Float[np.ndarray, " P"]:
+        """The flat parameter vector of `PointModel`."""
+        x = np.empty(self.layout.size)
+        for name in ("betas", "expression", *POSE_FIELDS):
+            x[self.layout.slices[name]] = values[self.names[name]]
+        orient = values[self.names["global_orient"]]
+        x[self.layout.slices["transl"]] = self._anchor_place(values) - self._turned_anchor(orient)
+        return x
+
+    def placement_of(
+        self, transl: Float[np.ndarray, "3"], global_orient: Float[np.ndarray, "3"], focal_px: float
+    ) -> Float[np.ndarray, "3"]:
+        """The placement (u, v, s) that stands for a translation: the inverse of what `flat` does."""
+        place = transl + self._turned_anchor(global_orient)
+        scale = -place[2] / focal_px
+        return np.array([place[0] / scale, -place[1] / scale, np.log(scale)])
+
+    def _turned_anchor(self, orient: np.ndarray) -> np.ndarray:
+        g = self.geometry
+        return so3.exp(orient) @ (g.anchor - g.root) + g.root
+
+    def _anchor_place(self, values: Values) -> np.ndarray:
+        u, v, s = values[self.names["placement"]]
+        return np.exp(s) * np.array([u, -v, -self.focal(values)])
+
+    def columns(self, values: Values, jac: Float[np.ndarray, "L 3 P"]) -> Float[np.ndarray, "L 3 K"]:
+        """World-point derivatives with respect to this view's blocks, from those of `PointModel`."""
+        out = np.empty((len(jac), 3, self.num_columns))
+        out[:, :, : self._pose_end] = jac[:, :, : self._pose_end]
+        arm = self._turned_anchor(values[self.names["global_orient"]]) - self.geometry.root
+        out[:, :, self._orient] -= so3.rotate_points_jacobian(values[self.names["global_orient"]], arm)
+        out[:, :, self._pose_end :] = self._place_columns(values)
+        return out
+
+    def _place_columns(self, values: Values) -> Float[np.ndarray, "3 4"]:
+        """d transl / d (placement, log_focal)."""
+        place = self._anchor_place(values)
+        metres_per_px = np.exp(values[self.names["placement"]][2])
+        out = np.zeros((3, 4))
+        out[0, 0], out[1, 1] = metres_per_px, -metres_per_px
+        out[:, 2] = place
+        out[2, 3] = place[2]
+        return out
+
+    def project(self, values: Values, points: Float[np.ndarray, "L 3"]) -> Float[np.ndarray, "L 2"]:
+        """Pixels of world points."""
+        camera = points * CAMERA_AXES
+        return self.focal(values) * camera[:, :2] / camera[:, 2:] + self.geometry.principal
+
+    def project_linear(
+        self, values: Values, points: Float[np.ndarray, "L 3"], jac: Float[np.ndarray, "L 3 P"], weights: Any
+    ) -> tuple[Float[np.ndarray, "L 2"], Float[np.ndarray, "L D K"]]:
+        """Pixels, and derivatives of `weights` [L,D,2] times the pixels with respect to this view's blocks."""
+        pixels, d_point, d_log_focal = project_with_jacobian(
+            points * CAMERA_AXES, self.focal(values), self.geometry.principal
+        )
+        gather = weights @ (d_point * CAMERA_AXES)  # [L,D,3]
+        out = gather @ self.columns(values, jac)
+        out[:, :, -1] += (weights @ d_log_focal[..., None])[..., 0]
+        return pixels, out

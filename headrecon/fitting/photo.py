@@ -1,0 +1,203 @@
+"""Landmarks of one or several photos to a posed, metric head with its posterior: the landmark stage.
+
+Stages: (1) weak-perspective pose from the landmarks; (2) Levenberg-Marquardt on pose alone with the mean
+head; (3) everything jointly, in a few rounds between which the outline and the visible points are chosen anew; (4) the
+Laplace posterior and the metric figures. Several photos share identity and iris; each has its own pose, expression
+and camera.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from headrecon.errors import InputError
+from headrecon.fitting import head_priors, metric_scale
+from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.camera_prior import FocalHint, focal_prior
+from headrecon.fitting.fit_report import LandmarkFit, build_fit
+from headrecon.fitting.initial_pose import weak_perspective_pose
+from headrecon.fitting.landmarks import HeadFrame, noise_block
+from headrecon.fitting.least_squares import Block, Problem, Residual, Solution, solve
+from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.options import FitOptions
+from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
+from headrecon.fitting.posterior import laplace_posterior
+from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
+from headrecon.structures import FaceObservation, HeadAssets
+
+IRIS_BLOCK = "log_iris"
+
+
+@dataclass(frozen=True)
+class CameraHint:
+    """What is known about one photo's camera: its focal length, and its principal point if not the centre (pixels)."""
+
+    focal: FocalHint | None = None
+    principal: tuple[float, float] | None = None
+
+
+class LandmarkFitter:
+    """Fits one head model; building it prepares what does not depend on the photo, so keep it for many photos."""
+
+    def __init__(self, assets: HeadAssets, options: FitOptions | None = None) -> None:
+        if "mediapipe478" not in assets.landmarks:
+            raise InputError(
+                f"head model {assets.name!r} has no landmarks named 'mediapipe478', which fitting to photos needs; "
+                "run `headrecon models embed` on it"
+            )
+        self.assets, self.options = assets, options or FitOptions()
+        self.models = FitModels.build(assets)
+
+    def fit(
+        self,
+        observations: FaceObservation | Sequence[FaceObservation],
+        hints: CameraHint | Sequence[CameraHint] | None = None,
+        knowledge: MetricKnowledge | None = None,
+    ) -> LandmarkFit:
+        """Fit one photo, or several of the same person. See `fit_landmarks`."""
+        many = [observations] if isinstance(observations, FaceObservation) else list(observations)
+        if not many:
+            raise InputError("fitting needs at least one observed face, found none")
+        if hints is None or isinstance(hints, CameraHint):
+            hints = [hints or CameraHint()] * len(many)
+        if len(hints) != len(many):
+            raise InputError(f"expected one camera hint per photo ({len(many)}), found {len(hints)}")
+        return _Fit(self, many, hints, knowledge or MetricKnowledge()).run()
+
+
+def fit_landmarks(
+    observations: FaceObservation | Sequence[FaceObservation],
+    assets: HeadAssets,
+    options: FitOptions | None = None,
+    hints: CameraHint | Sequence[CameraHint] | None = None,
+    knowledge: MetricKnowledge | None = None,
+) -> LandmarkFit:
+    """Fit a head model to the landmarks of one photo, or of several photos of one person.
+
+    observations: what perception saw, in pixels of the upright image. hints: per photo (or one for all), EXIF's
+    focal length and an off-centre principal point; without a hint the focal length is estimated under a broad prior.
+    knowledge: sizes that the user knows. Raises InputError for input that cannot be used. Deterministic.
+    """
+    return LandmarkFitter(assets, options).fit(observations, hints, knowledge)
+
+
+class _Fit:
+    """One run: holds what the stages hand to each other."""
+
+    def __init__(
+        self,
+        fitter: LandmarkFitter,
+        observations: Sequence[FaceObservation],
+        hints: Sequence[CameraHint],
+        knowledge: MetricKnowledge,
+    ) -> None:
+        self.assets, self.options, self.models = fitter.assets, fitter.options, fitter.models
+        self.knowledge = knowledge
+        self.views = [self._view(i, o, h) for i, (o, h) in enumerate(zip(observations, hints, strict=True))]
+        self.timings: dict[str, float] = {}
+
+    def _view(self, index: int, observation: FaceObservation, hint: CameraHint) -> View:
+        marks = groups.check_landmarks(observation.landmarks)
+        width, height = observation.image_size
+        principal = np.array(hint.principal if hint.principal is not None else (width / 2, height / 2), float)
+        geometry = ViewGeometry(self.models.anchor, self.models.root, principal)
+        head_view = HeadView(self.models.points.layout, geometry, view_block_names(index))
+        focal = focal_prior((width, height), self.knowledge.focal_hint() or hint.focal)
+        frame = HeadFrame.of(marks)
+        if frame.scale_px < 4:
+            raise InputError(
+                f"the eyes lie only {frame.scale_px:.1f} pixels apart; at least 4 are needed to fit a head"
+            )
+        noise = f"detector/{index}" if self.options.noise.num_modes else None
+        return View(head_view, marks, frame, focal, (width, height), observation.blendshapes, noise)
+
+    def run(self) -> LandmarkFit:
+        values = self._start()
+        values = self._solve_pose(values)
+        solution, problem = self._solve_all(values)
+        began = time.perf_counter()
+        posterior = laplace_posterior(problem, solution)
+        fit = build_fit(self.models, self.views, problem, solution, posterior)
+        self.timings["posterior"] = time.perf_counter() - began
+        return replace(fit, timings_ms={k: 1e3 * v for k, v in self.timings.items()})
+
+    def _start(self) -> dict[str, np.ndarray]:
+        began = time.perf_counter()
+        values: dict[str, np.ndarray] = {}
+        for view in self.views:
+            g = view.head.geometry
+            pose = weak_perspective_pose(self.models.template_marks, view.marks, g.anchor, g.principal)
+            values[view.head.names["global_orient"]] = pose.global_orient
+            values[view.head.names["placement"]] = pose.placement
+        self.timings["start"] = time.perf_counter() - began
+        return values
+
+    def _solve_pose(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Pose and placement of each view with everything else at its prior mean."""
+        began = time.perf_counter()
+        out = dict(values)
+        for view in self.views:
+            keep = {view.head.names["global_orient"], view.head.names["placement"]}
+            blocks = [
+                b if b.name in keep else replace(b, free=np.zeros(b.size, bool))
+                for b in (self._identity(), *self._view_blocks(view))
+            ]
+            residual = coarse_residual(self.models, self.options, view)
+            solution = solve(Problem(blocks, [residual]), out, replace(self.options.solver, max_iterations=10))
+            out |= {name: solution.values[name] for name in keep}
+        self.timings["pose"] = time.perf_counter() - began
+        return out
+
+    def _identity(self) -> Block:
+        return head_priors.identity_block(self.assets)
+
+    def _view_blocks(self, view: View) -> list[Block]:
+        names, prior = view.head.names, self.options.prior
+        blocks = [head_priors.expression_block(self.assets, prior, view.scores, names["expression"])]
+        blocks += head_priors.pose_blocks(self.assets, prior, names)
+        blocks.append(Block.make(names["placement"], 3))
+        blocks.append(Block.make(names["log_focal"], 1, mean=np.log(view.focal.focal_px), sigma=view.focal.sigma_log))
+        if view.noise_block is not None:
+            blocks.append(noise_block(view.noise_block, self.options.noise))
+        return blocks
+
+    def _solve_all(self, values: Mapping[str, np.ndarray]) -> tuple[Solution, Problem]:
+        blocks = [self._identity(), self.options.iris.block(IRIS_BLOCK)]
+        for view in self.views:
+            blocks += self._view_blocks(view)
+        start = Problem(blocks, []).pack(values)
+        state = Problem(blocks, []).unpack(start)
+        for index in range(self.options.outer_rounds):
+            began = time.perf_counter()
+            residuals = self._knowledge_residuals()
+            for view in self.views:
+                residuals += view_residuals(self.models, self.options, view, state, IRIS_BLOCK)
+            problem = Problem(blocks, residuals)
+            solution = solve(problem, state, self.options.solver)
+            state = solution.values
+            self.timings[f"round_{index + 1}"] = time.perf_counter() - began
+        return solution, problem  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def _knowledge_residuals(self) -> list[Residual]:
+        known, options = self.knowledge, self.options
+        out: list[Residual] = []
+        if known.ipd_mm is not None:
+            out.append(
+                metric_scale.LengthResidual(
+                    "known ipd", self.models.measures, "ipd", known.ipd_mm * 1e-3, known.ipd_sigma_mm * 1e-3
+                )
+            )
+        for view in self.views:
+            distance = metric_scale.EyeDistance(view.head, self.models.irises)
+            if known.distance_m is not None:
+                log, sigma = np.log(known.distance_m), known.distance_sigma
+            elif np.isfinite(options.distance_sigma_log):
+                log, sigma = np.log(options.distance_m), options.distance_sigma_log
+            else:
+                continue
+            out.append(metric_scale.DistanceResidual(f"distance {view.head.blocks[2]}", distance, float(log), sigma))
+        return out

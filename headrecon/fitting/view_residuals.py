@@ -1,0 +1,219 @@
+"""Everything that one photo says, as residuals around the current state: landmarks, outline, irises, gaze."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from headrecon.fitting import contour
+from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.camera_prior import FocalHint
+from headrecon.fitting.head_priors import eyes_turn_irises, vergence_residual
+from headrecon.fitting.landmarks import (
+    HeadFrame,
+    LandmarkResidual,
+    modes_px,
+    take,
+    visibility_of,
+    whitening,
+)
+from headrecon.fitting.least_squares import Residual, Values
+from headrecon.fitting.measures import MeasureSet
+from headrecon.fitting.metric_scale import IrisResidual, iris_foreshortening
+from headrecon.fitting.options import FitOptions
+from headrecon.fitting.parameters import HeadView
+from headrecon.fitting.robust import Huber
+from headrecon.geometry import so3
+from headrecon.geometry.mesh import vertex_normals
+from headrecon.models.head_model import HeadModel, embed
+from headrecon.models.point_model import PointModel
+from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate
+
+#: Mesh points plus the two iris centres: what `FitModels.points` holds, in this order.
+POINT_IDS: tuple[int, ...] = (*range(groups.NUM_MESH), groups.RIGHT_IRIS[0], groups.LEFT_IRIS[0])
+#: Points that expressions hardly move, for the pose stage: nose bridge, eye corners, forehead, temples, cheekbones.
+COARSE_IDS: tuple[int, ...] = (
+    168, 6, 197, 195, 5, 4, 1, 19, 94, 98, 327, 33, 133, 263, 362, 9, 8, 151, 108, 337, 69, 299, 67, 297, 54, 284,
+    127, 356, 116, 345, 117, 346, 118, 347, 50, 280, 205, 425, 93, 323, 61, 291, 0, 17, 152, 148, 377,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FitModels:
+    """The head model cut to what fitting evaluates; built once per model."""
+
+    assets: HeadAssets
+    head: HeadModel
+    triangles: torch.Tensor
+    marks: LandmarkEmbedding  # of POINT_IDS
+    points: PointModel  # of POINT_IDS
+    coarse: PointModel  # of COARSE_IDS
+    irises: PointModel  # centres: right, left
+    bands: contour.ContourBands
+    candidates: PointModel  # of the bands
+    measures: MeasureSet
+    template_marks: Float[np.ndarray, "468 3"]
+    anchor: Float[np.ndarray, "3"]
+    root: Float[np.ndarray, "3"]
+    irises_turn: bool
+
+    @staticmethod
+    def build(assets: HeadAssets) -> FitModels:
+        all_marks = assets.landmarks["mediapipe478"]
+        marks = take(all_marks, np.array(POINT_IDS))
+        at = embed(assets.v_template.astype(np.float64), all_marks)
+        points = PointModel(assets, marks)
+        bands = contour.build_bands(assets)
+        irises = [groups.RIGHT_IRIS[0], groups.LEFT_IRIS[0]]
+        return FitModels(
+            assets=assets,
+            head=HeadModel(assets),
+            triangles=torch.from_numpy(triangulate(assets.faces)[0].astype(np.int64)),
+            marks=marks,
+            points=points,
+            coarse=PointModel(assets, take(all_marks, np.array(COARSE_IDS))),
+            irises=PointModel(assets, take(all_marks, np.array(irises))),
+            bands=bands,
+            candidates=PointModel(assets, bands.candidates),
+            measures=MeasureSet(assets),
+            template_marks=at[: groups.NUM_MESH],
+            anchor=0.5 * (at[irises[0]] + at[irises[1]]),
+            root=points.joints(points.layout.zeros())[0],
+            irises_turn=eyes_turn_irises(assets),
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """One photo: what was seen, and how the solver's blocks make it."""
+
+    head: HeadView
+    marks: Float[np.ndarray, "478 D"]
+    frame: HeadFrame
+    focal: FocalHint
+    image_size: tuple[int, int]
+    scores: Mapping[str, float] | None
+    noise_block: str | None
+
+
+def surface(models: FitModels, view: View, values: Values) -> tuple[np.ndarray, np.ndarray]:
+    """World vertices and unit normals of the posed head."""
+    params = models.points.layout.unpack(view.head.flat(values))
+    with torch.no_grad():
+        vertices = models.head(params).vertices[0]
+        normals = vertex_normals(vertices, models.triangles)
+    return vertices.numpy().astype(np.float64), normals.numpy().astype(np.float64)
+
+
+def coarse_residual(models: FitModels, options: FitOptions, view: View) -> LandmarkResidual:
+    """Rigid points only, loosely weighted, for the pose stage."""
+    ids = np.array(COARSE_IDS)
+    sigma = 0.05 * view.frame.scale_px  # the mean head misses a person by about this much
+    weights = np.broadcast_to(np.eye(2) / sigma, (len(ids), 2, 2)).copy()
+    none = np.zeros((0, len(ids), 2))
+    return LandmarkResidual(
+        "coarse", view.head, models.coarse, view.marks[ids, :2], weights, none, kernel=Huber(options.huber)
+    )
+
+
+def view_residuals(
+    models: FitModels, options: FitOptions, view: View, values: Values, iris_block: str
+) -> list[Residual]:
+    """All residuals of a view, with visibility and outline chosen at `values`."""
+    vertices, normals = surface(models, view, values)
+    outline = contour.match_outline(models.bands, vertices, normals)
+    out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks)]
+    if len(outline.landmarks):
+        out.append(_outline(models, options, view, (vertices, normals), outline))
+    if models.irises_turn:
+        out.append(vergence_residual(options.prior, view.head.names))
+        if options.use_iris:
+            out.append(_irises(models, options, view, values, iris_block))
+    return out
+
+
+def _points(
+    models: FitModels,
+    options: FitOptions,
+    view: View,
+    mesh: tuple[np.ndarray, np.ndarray],
+    sliding: Int[np.ndarray, " N"],
+) -> LandmarkResidual:
+    """Fixed correspondences: mesh points that are not on the outline, and the iris centres."""
+    at = embed(mesh[0], models.marks)
+    visible = visibility_of(embed(mesh[1], models.marks), at)
+    visible[list(groups.FOREHEAD)] /= options.forehead_factor**2
+    visible[sliding] = 0.0
+    eyes = np.arange(groups.NUM_MESH, len(POINT_IDS))
+    # An eyeball's surface faces the camera wherever it can be seen; lids hide it long before its normal does.
+    visible[eyes] = 1.0 if models.irises_turn else 0.0
+    observed = np.concatenate([view.marks[: groups.NUM_MESH, :2], groups.iris_centers_px(view.marks)])
+    scale = view.frame.scale_px / _interocular_m(models, mesh[0])  # pixels per metre at the eyes
+    own = models.marks.sigma_m
+    extra = np.zeros(len(visible)) if own is None else own * scale
+    order = np.array(POINT_IDS)
+    weights = whitening(options.noise.sigma[order], view.frame, visible, extra)
+    modes = modes_px(options.noise, view.frame)[:, order]
+    return LandmarkResidual(
+        f"landmarks {view.head.names['placement']}",
+        view.head,
+        models.points,
+        observed,
+        weights,
+        modes,
+        view.noise_block,
+        Huber(options.huber),
+    )
+
+
+def _interocular_m(models: FitModels, vertices: np.ndarray) -> float:
+    at = embed(vertices, models.marks)
+    right, left = at[list(groups.RIGHT_EYE_CORNERS)].mean(0), at[list(groups.LEFT_EYE_CORNERS)].mean(0)
+    return float(np.linalg.norm(left - right))
+
+
+def _outline(
+    models: FitModels,
+    options: FitOptions,
+    view: View,
+    mesh: tuple[np.ndarray, np.ndarray],
+    outline: contour.ContourMatch,
+) -> LandmarkResidual:
+    """Distance across the outline of the sliding points."""
+    chosen = take(models.bands.candidates, outline.candidates)
+    across = contour.image_normals(embed(mesh[1], chosen), embed(mesh[0], chosen))
+    sigma = options.noise.sigma[outline.landmarks].mean(1) * view.frame.scale_px * options.contour_factor
+    return LandmarkResidual(
+        f"outline {view.head.names['placement']}",
+        view.head,
+        models.candidates.subset(outline.candidates),
+        view.marks[outline.landmarks, :2],
+        (across / sigma[:, None])[:, None, :],
+        modes_px(options.noise, view.frame)[:, outline.landmarks],
+        view.noise_block,
+        Huber(options.huber),
+        outline.landmarks,
+    )
+
+
+def _irises(models: FitModels, options: FitOptions, view: View, values: Values, iris_block: str) -> IrisResidual:
+    x = view.head.flat(values)
+    head = so3.exp(values[view.head.names["global_orient"]]) @ so3.exp(values[view.head.names["neck_pose"]])
+    gaze = np.stack([(head @ so3.exp(values[view.head.names[n]]))[:, 2] for n in ("reye_pose", "leye_pose")])
+    centers = models.irises.evaluate(x)
+    rays = -centers / np.linalg.norm(centers, axis=1, keepdims=True)
+    # An iris seen from the side is measured badly, as the deeper cornea and the lids cut it.
+    turned = np.clip(np.sum(gaze * rays, axis=1), 0.2, 1.0)
+    return IrisResidual(
+        f"iris {view.head.names['placement']}",
+        view.head,
+        models.irises,
+        np.log(groups.iris_sizes_px(view.marks)),
+        iris_foreshortening(gaze, centers),
+        options.iris.sigma / turned,
+        iris_block,
+    )
