@@ -47,7 +47,7 @@ _LANDMARK_ARRAYS: dict[str, tuple[tuple[str | int, ...], type]] = {
 }
 _REGION: tuple[tuple[str | int, ...], type] = (("V",), np.float32)
 _OPTIONAL = ("posedirs", "sigma_m")
-_SAFE_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*")
 
 
 def save_assets(assets: HeadAssets, path: str | Path) -> Path:
@@ -135,7 +135,9 @@ def _to_arrays(assets: HeadAssets) -> dict[str, np.ndarray]:
     }
     for name in (*assets.landmarks, *assets.regions):
         if not _SAFE_NAME.fullmatch(name):
-            raise AssetError(f"head model {assets.name!r}: {name!r} must be letters, digits, '_' and '-' to be stored")
+            raise AssetError(
+                f"head model {assets.name!r}: {name!r} must be letters, digits, '_', '-', with single '/' between"
+            )
     arrays: dict[str, np.ndarray] = {META: np.frombuffer(json.dumps(meta, sort_keys=True).encode(), dtype=np.uint8)}
     for name, (_, dtype) in _ARRAYS.items():
         value = getattr(assets, name)

@@ -46,7 +46,7 @@ def small_assets(v: int = 12, nb: int = 4, with_posedirs: bool = True) -> HeadAs
         posedirs=values(36, 3 * v) if with_posedirs else None,
         landmarks={
             "ibug68": LandmarkEmbedding(np.array([[0, 1, 2]], np.int32), np.array([[0.2, 0.3, 0.5]], np.float32)),
-            "m478": LandmarkEmbedding(
+            "measure/head_length": LandmarkEmbedding(
                 np.array([[3, 4, 5]], np.int32), np.ones((1, 3), np.float32) / 3, np.array([1e-3], np.float32)
             ),
         },
