@@ -145,10 +145,11 @@ def _gpu() -> Iterator[Finding]:
 
 def _video() -> Iterator[Finding]:
     import av
+    from av.codec import Codec
 
     ffmpeg = getattr(av, "ffmpeg_version_info", "unknown version")
     try:
-        encoder = av.codec.Codec("h264", "w").name
+        encoder = Codec("h264", "w").name
     except Exception as error:  # noqa: BLE001 - PyAV's error classes differ between versions
         advice = "reinstall PyAV from its wheel: pip install --force-reinstall --only-binary=av av"
         yield Finding(
