@@ -20,8 +20,9 @@ from headrecon.perception.networks import Network
 from headrecon.perception.tflite_cut import TfliteGraph
 
 MESH_POINTS = 468
-#: First index of each iris among the 478 points: centre and four points on its rim. The network calls the eye that is on
-#: the left of the picture "left"; it is the subject's right eye (corners 33 and 133).
+#: First index of each iris among the 478 points: its centre, then four points on its rim (towards the right of the
+#: picture, top, left, bottom). The network calls the eye on the left of the picture "left"; it is the subject's right
+#: eye, with the corners 33 and 133.
 RIGHT_IRIS, LEFT_IRIS = 468, 473
 
 _FEATURES, _COARSE, _PRESENCE = "p_re_lu_3", "output_mesh", "conv_faceflag"
@@ -70,7 +71,7 @@ class AttentionMesh:
         return self._coarse.input_size
 
     def __call__(self, crop_srgb: UInt8[np.ndarray, "R R 3"]) -> tuple[Float[np.ndarray, "478 3"], float]:
-        """The points in crop coordinates (x and y 0..1 over the crop, z in the same scale) and the presence of a face."""
+        """The points in crop coordinates (x, y in 0..1 over the crop, z in the same scale), the presence of a face."""
         first = self._coarse(crop_srgb.astype(np.float32) / 255.0)
         mesh = first[_COARSE].reshape(MESH_POINTS, 3).astype(np.float64)
         affines = [region.affine(mesh[:, :2] / _FEATURE_STRIDE) for region in self.regions]

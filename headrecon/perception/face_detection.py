@@ -118,7 +118,7 @@ def _detect_tiles(image: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list
 
 def _tile_starts(length: int, tile: int) -> list[int]:
     count = max(1, int(np.ceil((length - tile) / (tile * 2 / 3))) + 1)
-    return [int(round(s)) for s in np.linspace(0, length - tile, count)]
+    return [round(s) for s in np.linspace(0, length - tile, count)]
 
 
 def run_detector(
@@ -144,7 +144,9 @@ def run_detector(
     grow = np.array([width / fitted[0], height / fitted[1]])
     shift = np.array([left, top])
     return [
-        FaceDetection(((f.box.reshape(2, 2) * size - shift) * grow).reshape(4), (f.keypoints * size - shift) * grow, f.score)
+        FaceDetection(
+            ((f.box.reshape(2, 2) * size - shift) * grow).reshape(4), (f.keypoints * size - shift) * grow, f.score
+        )
         for f in merged
     ]
 
@@ -178,9 +180,7 @@ def weighted_suppression(
     return faces
 
 
-def intersection_over_union(
-    box: Float[np.ndarray, "4"], others: Float[np.ndarray, "N 4"]
-) -> Float[np.ndarray, " N"]:
+def intersection_over_union(box: Float[np.ndarray, "4"], others: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, " N"]:
     """Overlap of one box with several, 0 where either has no area."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = np.prod(np.clip(high - low, 0.0, None), axis=1)

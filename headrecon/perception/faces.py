@@ -10,13 +10,13 @@ from jaxtyping import UInt8
 from headrecon.errors import InputError, NoFaceFound, ShapeError
 from headrecon.perception.attention_mesh import LEFT_IRIS, MESH_POINTS, RIGHT_IRIS
 from headrecon.perception.face_detection import detect_faces, intersection_over_union
-from headrecon.perception.face_landmarks import LOOKS, FaceMesh, Look, MeshNetwork, read_face
+from headrecon.perception.face_landmarks import LOOKS, FaceMesh, Look, read_face
 from headrecon.perception.networks import Networks
 from headrecon.structures import FaceDetection, FaceObservation
 
-#: Least distance between the pupils in pixels. The mesh network takes the face at about 40 px between the pupils; at half
-#: of that the points still agree with those of the full picture to 3 % of the distance (docs/accuracy.md), which is
-#: 2 mm on a head. Below, the error grows quickly.
+#: Least distance between the pupils in pixels. The mesh network takes the face at about 40 px between the pupils; at
+#: half of that the points still agree with those of the full picture to 3 % of the distance (docs/accuracy.md),
+#: which is 2 mm on a head. Below, the error grows quickly.
 MIN_EYE_DISTANCE_PX = 20.0
 MIN_PRESENCE = 0.5
 
@@ -75,19 +75,15 @@ def choose_face(
     if index is None and count > 1:
         others = ", ".join(f"{eye_distance_px(o):.0f}" for o in observations[1:])
         warning = (
-            f"{count} faces were found; the largest is used ({distance:.0f} px between the pupils, the others {others}): "
-            "choose another with --face N, counted from 0"
+            f"{count} faces were found; the largest is used ({distance:.0f} px between the pupils, the others "
+            f"{others}): choose another with --face N, counted from 0"
         )
     return chosen, warning
 
 
 def eye_distance_px(observation: FaceObservation) -> float:
-    """Distance between the iris centres in the picture; it shrinks as the head turns away."""
-    return _eye_distance(observation.landmarks)
-
-
-def _eye_distance(points: np.ndarray) -> float:
-    # in three dimensions, so that a head in profile does not count as a small one
+    """Distance between the iris centres in pixels, with their depth, so that a turned head does not count as small."""
+    points = observation.landmarks
     return float(np.linalg.norm(points[LEFT_IRIS] - points[RIGHT_IRIS]))
 
 
@@ -105,7 +101,9 @@ def _observation(
 
 
 def _same_face(mesh: FaceMesh, other: FaceObservation) -> bool:
-    boxes = [np.concatenate([p[:MESH_POINTS, :2].min(0), p[:MESH_POINTS, :2].max(0)]) for p in (mesh.points, other.landmarks)]
+    boxes = [
+        np.concatenate([p[:MESH_POINTS, :2].min(0), p[:MESH_POINTS, :2].max(0)]) for p in (mesh.points, other.landmarks)
+    ]
     return bool(intersection_over_union(boxes[0], boxes[1][None])[0] > 0.5)
 
 
