@@ -59,7 +59,7 @@ class KnowledgeConfig:
 class FitConfig:
     """How the head is fitted to what was seen."""
 
-    iterations: int = setting(60, "at most this many steps of the fitting core in each of its stages", low=1, high=1000)
+    iterations: int = setting(30, "at most this many steps of the solver in each of its rounds", low=1, high=1000)
     exif_focal: bool = setting(True, "use the focal length in the photo's EXIF data when there is one")
 
 

@@ -119,7 +119,6 @@ COMPONENTS: tuple[Component, ...] = (
     Component("pillow", "package", "Pillow", "MIT-CMU", True, "https://python-pillow.org"),
     Component("scikit-image", "package", "scikit-image", "BSD-3-Clause", True, "https://scikit-image.org"),
     Component("ai-edge-litert", "package", "LiteRT", "Apache-2.0", True, "https://ai.google.dev/edge/litert"),
-    Component("trimesh", "package", "trimesh", "MIT", True, "https://trimesh.org"),
     Component("jaxtyping", "package", "jaxtyping", "MIT", True, "https://github.com/patrick-kidger/jaxtyping"),
     Component("pygltflib", "package", "pygltflib", "MIT", True, "https://gitlab.com/dodgyville/pygltflib"),
     Component(
@@ -150,6 +149,7 @@ COMPONENTS: tuple[Component, ...] = (
         False,
     ),
     Component("matplotlib", "development", "Matplotlib", "PSF-2.0", True, "https://matplotlib.org", False),
+    Component("trimesh", "development", "trimesh", "MIT", True, "https://trimesh.org", False),
     Component(
         "smplx",
         "development",

@@ -18,7 +18,6 @@ NEEDED: dict[str, str] = {
     "pillow": "PIL.Image",
     "scikit-image": "skimage",
     "ai-edge-litert": "ai_edge_litert.interpreter",
-    "trimesh": "trimesh",
     "pygltflib": "pygltflib",
     "av": "av",
     "jaxtyping": "jaxtyping",
