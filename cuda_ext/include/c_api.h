@@ -6,8 +6,9 @@
 
 #include "interpolate.h"
 #include "rasterize.h"
+#include "shade.h"
 
-#define HR_ABI_VERSION 1
+#define HR_ABI_VERSION 2
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -17,5 +18,6 @@ HR_API const char* hr_isa_in_use(void);
 
 HR_API int32_t hr_rasterize_cpu(const HrRasterizeParams* params);
 HR_API int32_t hr_interpolate_cpu(const HrInterpolateParams* params);
+HR_API int32_t hr_shade_cpu(const HrShadeParams* params);
 
 #endif

@@ -6,7 +6,7 @@ The library is looked for in `headrecon/ops/lib/`, where `setup.py` puts it. Not
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, byref, c_char_p, c_float, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char_p, c_int32
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,56 +15,21 @@ import torch
 from torch import Tensor
 
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
+from headrecon.ops._native_params import InterpolateParams, RasterizeParams, ShadeParams
 
-ABI_VERSION = 1  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 2  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
 #: HrIsa in hr_common.h: which instruction set runs. Everything but "auto" is for tests and benchmarks.
 ISA = {"auto": 0, "base": 1, "avx512": 2}
 
+_OPS: dict[str, type[Structure]] = {
+    "hr_rasterize_cpu": RasterizeParams,
+    "hr_interpolate_cpu": InterpolateParams,
+    "hr_shade_cpu": ShadeParams,
+}
 _STATUS_INDEX, _STATUS_ARGUMENT, _STATUS_MEMORY = 1, 2, 3  # HrStatus
-
-
-class _RasterizeParams(Structure):
-    """HrRasterizeParams in rasterize.h, field by field."""
-
-    _fields_ = [
-        ("points_hom", c_void_p),
-        ("faces", c_void_p),
-        ("face_index", c_void_p),
-        ("barycentrics", c_void_p),
-        ("depth_z", c_void_p),
-        ("batch", c_int64),
-        ("num_vertices", c_int64),
-        ("num_faces", c_int64),
-        ("height", c_int32),
-        ("width", c_int32),
-        ("near_z", c_float),
-        ("far_z", c_float),
-        ("cull_backfaces", c_int32),
-        ("num_threads", c_int32),
-        ("isa", c_int32),
-    ]
-
-
-class _InterpolateParams(Structure):
-    """HrInterpolateParams in interpolate.h, field by field."""
-
-    _fields_ = [
-        ("attributes", c_void_p),
-        ("faces", c_void_p),
-        ("face_index", c_void_p),
-        ("barycentrics", c_void_p),
-        ("values", c_void_p),
-        ("batch", c_int64),
-        ("attribute_batch", c_int64),
-        ("num_vertices", c_int64),
-        ("num_faces", c_int64),
-        ("num_pixels", c_int64),
-        ("channels", c_int32),
-        ("num_threads", c_int32),
-    ]
 
 
 def library_path() -> Path:
@@ -90,7 +55,7 @@ def _load() -> ctypes.CDLL | str:
         getattr(lib, name).restype = c_char_p
     if not lib.hr_isa_in_use():
         return f"this CPU lacks the instructions that {path} was built for ({lib.hr_compiled_isas().decode()})"
-    for name, params in (("hr_rasterize_cpu", _RasterizeParams), ("hr_interpolate_cpu", _InterpolateParams)):
+    for name, params in _OPS.items():
         function = getattr(lib, name)
         function.argtypes = [POINTER(params)]
         function.restype = c_int32
@@ -145,7 +110,7 @@ def rasterize(
     barycentrics = torch.empty(batch, height, width, 3)
     depth_z = torch.empty(batch, height, width)
     near_z, far_z, cull = clip
-    params = _RasterizeParams(
+    params = RasterizeParams(
         points_hom.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), depth_z.data_ptr(),
         batch, points_hom.shape[1], faces.shape[0], height, width, near_z, far_z, int(cull),
         torch.get_num_threads(), ISA[isa],
@@ -159,12 +124,41 @@ def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentr
     batch, pixels = face_index.shape
     attribute_batch, vertices, channels = attributes.shape
     values = torch.empty(batch, pixels, channels)
-    params = _InterpolateParams(
+    params = InterpolateParams(
         attributes.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), values.data_ptr(),
         batch, attribute_batch, vertices, faces.shape[0], pixels, channels, torch.get_num_threads(),
     )  # fmt: skip
     _check(library().hr_interpolate_cpu(byref(params)), "interpolate", vertices)
     return values
+
+
+def shade(
+    samples: tuple[Tensor, Tensor],
+    geometry: tuple[Tensor, Tensor, Tensor, Tensor],
+    colours: tuple[Tensor, int],
+    lit: tuple[Tensor, Tensor, Tensor, Tensor],
+    factor: int,
+    background: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """hr_shade_cpu on checked, contiguous tensors; an empty ambient means unlit, an empty background transparent.
+
+    samples: face_index, barycentrics. geometry: corners, vertices, normals, uvs. colours: values and their source.
+    lit: cameras, ambient, lights, surface.
+    """
+    face_index, barycentrics = samples
+    corners, vertices, normals, uvs = geometry
+    values, source = colours
+    cameras, ambient, lights, surface = lit
+    count, height, width = face_index.shape[0], face_index.shape[1] // factor, face_index.shape[2] // factor
+    image, alpha = torch.empty(count, height, width, 3), torch.empty(count, height, width)
+    pointers = (face_index, barycentrics, corners, vertices, normals, uvs, values, cameras, ambient, lights, surface)
+    params = ShadeParams(
+        *(t.data_ptr() if t.numel() else None for t in (*pointers, background, image, alpha)),
+        len(vertices), len(normals), len(uvs), len(corners), count, height, width, factor,
+        source, values.shape[0], values.shape[1], len(lights), torch.get_num_threads(),
+    )  # fmt: skip
+    _check(library().hr_shade_cpu(byref(params)), "shade", len(vertices))
+    return image, alpha
 
 
 def _check(status: int, op: str, num_vertices: int) -> None:

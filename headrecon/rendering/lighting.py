@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headrecon.geometry.harmonics import C0, C1, LAMBERT_FACTORS, evaluate_harmonics
+from headrecon.geometry.harmonics import C0, C1, LAMBERT_FACTORS
+from headrecon.ops.reference import shade as reference
+from headrecon.ops.shade import ShadeLights
 
 #: What a matt surface makes of incoming radiance, degree by degree, over pi: a radiance of 1 all round shows 1.
 _LAMBERT = tuple(LAMBERT_FACTORS[degree] / math.pi for degree in (0, 1, 1, 1, 2, 2, 2, 2, 2))
@@ -78,45 +80,32 @@ def soft_front() -> Lighting:
     )
 
 
-def shade(
+def pack_lighting(lighting: Lighting, surface: Surface, world_to_view: Float[Tensor, "C 3 3"]) -> ShadeLights:
+    """Lighting and surface as the shading op takes them. world_to_view: rotations of the cameras (OpenCV)."""
+    if lighting.space == "view":
+        # View axes are the camera's with y and z turned round: y up, z towards the viewer.
+        rotations = world_to_view * world_to_view.new_tensor([1.0, -1.0, -1.0])[:, None]
+    else:
+        rotations = torch.eye(3).expand_as(world_to_view)
+    lambert = lighting.ambient_sh.new_tensor(_LAMBERT)[:, None]
+    return ShadeLights(
+        rotations=rotations,
+        ambient=lighting.ambient_sh * lambert,
+        lights=torch.cat([lighting.directions, lighting.intensities], dim=1),
+        surface=torch.tensor([surface.specular, surface.roughness, *surface.wrap]),
+    )
+
+
+def shade_points(
     albedo: Float[Tensor, "P 3"],
     normals: Float[Tensor, "P 3"],
     to_eye: Float[Tensor, "P 3"],
     lighting: Lighting,
     surface: Surface,
 ) -> Float[Tensor, "P 3"]:
-    """Light that leaves each point towards the eye (linear, not clipped above). Vectors in the axes of the lighting.
+    """Light that leaves each point towards the eye: linear, not clipped above. Differentiable.
 
-    Diffuse: spherical-harmonics ambient and wrapped Lambert. Specular: GGX (Walter et al., EGSR 2007) with the
-    visibility term of Kelemen and Szirmay-Kalos (Eurographics 2001) and Schlick's Fresnel. Differentiable.
+    Vectors are of unit length and in the axes of `lighting.space`.
     """
-    lambert = lighting.ambient_sh.new_tensor(_LAMBERT)
-    diffuse = (evaluate_harmonics(normals, 2) @ (lighting.ambient_sh * lambert[:, None])).clamp(min=0.0)
-    if len(lighting.directions) == 0:
-        return albedo * diffuse
-    n_l = normals @ lighting.directions.T
-    v_l = to_eye @ lighting.directions.T
-    n_v = (normals * to_eye).sum(-1, keepdim=True)
-    columns = []
-    for channel, w in enumerate(surface.wrap):
-        # Dividing by (1 + w)^2 keeps the reflected energy at that of plain Lambert.
-        wrapped = ((n_l + w) * (1.0 / (1.0 + w) ** 2)).clamp(min=0.0)
-        columns.append(wrapped @ lighting.intensities[:, channel])
-    diffuse = diffuse + torch.stack(columns, dim=-1)
-    if surface.specular == 0.0:
-        return albedo * diffuse
-    return albedo * diffuse + _specular(n_l, v_l, n_v, surface) @ lighting.intensities
-
-
-def _specular(n_l: Tensor, v_l: Tensor, n_v: Tensor, surface: Surface) -> Tensor:
-    """[P,L] specular answer times n.l and pi. Half-vector dot products follow from n.l, n.v and v.l alone."""
-    half_sq = (0.5 + 0.5 * v_l).clamp(min=1e-3)  # (l.h)^2
-    n_h_sq = ((n_l + n_v).square() / (4.0 * half_sq)).clamp(max=1.0)
-    alpha_sq = max(surface.roughness, 0.05) ** 4
-    distribution = alpha_sq / (n_h_sq * (alpha_sq - 1.0) + 1.0).square()  # times pi
-    grazing = 1.0 - half_sq.sqrt()
-    grazing_sq = grazing.square()
-    fresnel = surface.specular + (1.0 - surface.specular) * grazing_sq.square() * grazing
-    # Lights behind the surface and points turned away from the eye reflect nothing.
-    lit = n_l.clamp(min=0.0) * (n_v > 0.0)
-    return distribution * fresnel * lit / (4.0 * half_sq)
+    packed = pack_lighting(lighting, surface, torch.eye(3)[None])
+    return reference.shade_points(albedo, normals, to_eye, packed.ambient, packed.lights, packed.surface)

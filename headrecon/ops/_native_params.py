@@ -1,0 +1,83 @@
+"""The parameter structs of the native library as ctypes sees them. Only `_native.py` uses them.
+
+They must match cuda_ext/include field by field; raise the ABI version on both sides with every change.
+"""
+
+from __future__ import annotations
+
+from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
+
+
+class RasterizeParams(Structure):
+    """HrRasterizeParams in rasterize.h, field by field."""
+
+    _fields_ = [
+        ("points_hom", c_void_p),
+        ("faces", c_void_p),
+        ("face_index", c_void_p),
+        ("barycentrics", c_void_p),
+        ("depth_z", c_void_p),
+        ("batch", c_int64),
+        ("num_vertices", c_int64),
+        ("num_faces", c_int64),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("near_z", c_float),
+        ("far_z", c_float),
+        ("cull_backfaces", c_int32),
+        ("num_threads", c_int32),
+        ("isa", c_int32),
+    ]
+
+
+class InterpolateParams(Structure):
+    """HrInterpolateParams in interpolate.h, field by field."""
+
+    _fields_ = [
+        ("attributes", c_void_p),
+        ("faces", c_void_p),
+        ("face_index", c_void_p),
+        ("barycentrics", c_void_p),
+        ("values", c_void_p),
+        ("batch", c_int64),
+        ("attribute_batch", c_int64),
+        ("num_vertices", c_int64),
+        ("num_faces", c_int64),
+        ("num_pixels", c_int64),
+        ("channels", c_int32),
+        ("num_threads", c_int32),
+    ]
+
+
+class ShadeParams(Structure):
+    """HrShadeParams in shade.h, field by field."""
+
+    _fields_ = [
+        ("face_index", c_void_p),
+        ("barycentrics", c_void_p),
+        ("corners", c_void_p),
+        ("vertices", c_void_p),
+        ("normals", c_void_p),
+        ("uvs", c_void_p),
+        ("colours", c_void_p),
+        ("cameras", c_void_p),
+        ("ambient", c_void_p),
+        ("lights", c_void_p),
+        ("surface", c_void_p),
+        ("background", c_void_p),
+        ("image_srgb", c_void_p),
+        ("alpha", c_void_p),
+        ("num_vertices", c_int64),
+        ("num_normals", c_int64),
+        ("num_uvs", c_int64),
+        ("num_faces", c_int64),
+        ("num_cameras", c_int32),
+        ("height", c_int32),
+        ("width", c_int32),
+        ("factor", c_int32),
+        ("colour_source", c_int32),
+        ("texture_height", c_int32),
+        ("texture_width", c_int32),
+        ("num_lights", c_int32),
+        ("num_threads", c_int32),
+    ]

@@ -1,0 +1,153 @@
+"""Shading of a rasterized mesh to a finished picture: colour lookup, light, averaging of samples, background, sRGB.
+
+One fused op, because previews and turntables shade millions of samples and step-by-step torch is bound by memory. It is
+not differentiable; `ops/reference/shade.py` holds the same maths in torch, which is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headrecon.errors import ShapeError
+from headrecon.ops import _native
+from headrecon.ops.rasterize import Raster
+from headrecon.ops.reference.shade import shade_reference
+
+_UNIFORM, _VERTEX, _TEXTURE = 0, 1, 2  # HrColourSource in shade.h
+
+
+@dataclass(frozen=True)
+class ShadeGeometry:
+    """The rasterized triangles. corners: per face the indices of 3 vertices, 3 normals and 3 UVs (0 without UVs)."""
+
+    corners: Int[Tensor, "F 9"]
+    vertices: Float[Tensor, "V 3"]
+    normals: Float[Tensor, "N 3"]
+    uvs: Float[Tensor, "T 2"] | None = None
+
+
+@dataclass(frozen=True)
+class ShadeColours:
+    """sRGB surface colour: the first of texture [Th,Tw,3] (row 0 on top), per-vertex [V,3], uniform [3] that is set."""
+
+    texture: Float[Tensor, "Th Tw 3"] | None = None
+    vertex: Float[Tensor, "V 3"] | None = None
+    uniform: Float[Tensor, "3"] | None = None
+
+
+@dataclass(frozen=True)
+class ShadeLights:
+    """Light and how the surface answers it.
+
+    rotations: world to the axes of the lights, one per camera. ambient: light on a matt surface in harmonics of its
+    normal (basis of geometry.harmonics). lights: unit direction to each light, then its intensity. surface: specular
+    reflectance, roughness, and how far light wraps round in red, green, blue.
+    """
+
+    rotations: Float[Tensor, "C 3 3"]
+    ambient: Float[Tensor, "9 3"]
+    lights: Float[Tensor, "L 6"]
+    surface: Float[Tensor, "5"]
+
+
+def shade(
+    raster: Raster,
+    geometry: ShadeGeometry,
+    colours: ShadeColours,
+    centers: Float[Tensor, "C 3"],
+    lighting: ShadeLights | None,
+    *,
+    factor: int = 1,
+    background: Float[Tensor, "3"] | None = None,
+) -> tuple[Float[Tensor, "C H W 3"], Float[Tensor, "C H W"]]:
+    """(image_srgb, alpha) of a raster with factor x factor samples per pixel.
+
+    centers: camera positions in the world. lighting None shows plain colours. background: sRGB; without one the image
+    holds straight colours (not multiplied by alpha), 0 where alpha is 0.
+    Raises ShapeError for sizes or indices that do not fit; NativeMissing on a device without a built back end.
+    """
+    count, height, width = raster.face_index.shape
+    if factor < 1 or height % factor or width % factor:
+        raise ShapeError(f"shade: a raster of {height} x {width} samples cannot be averaged by factor {factor}")
+    none = torch.zeros(0)
+    values, source = _colour_values(colours, geometry)
+    rotations = torch.eye(3).expand(count, 3, 3) if lighting is None else lighting.rotations
+    cameras = torch.cat([centers.float(), rotations.reshape(count, 9).float()], dim=1)
+    return _shade(
+        raster.face_index,
+        raster.barycentrics,
+        geometry.corners.to(torch.int32),
+        geometry.vertices.float(),
+        geometry.normals.float(),
+        none.reshape(0, 2) if geometry.uvs is None else geometry.uvs.float(),
+        values,
+        source,
+        cameras,
+        none if lighting is None else lighting.ambient.float(),
+        none.reshape(0, 6) if lighting is None else lighting.lights.float(),
+        none if lighting is None else lighting.surface.float(),
+        factor,
+        none if background is None else background.float(),
+    )
+
+
+def _colour_values(colours: ShadeColours, geometry: ShadeGeometry) -> tuple[Tensor, int]:
+    """Colours as [A,B,3] float32 and where they come from."""
+    if colours.texture is not None:
+        if colours.texture.ndim != 3 or colours.texture.shape[2] != 3 or geometry.uvs is None:
+            raise ShapeError(
+                f"shade: a texture must be [H,W,3] on a mesh with uvs, found {tuple(colours.texture.shape)}"
+                + (" and no uvs" if geometry.uvs is None else "")
+            )
+        return colours.texture.float(), _TEXTURE
+    if colours.vertex is not None:
+        if colours.vertex.shape != geometry.vertices.shape:
+            raise ShapeError(
+                f"shade: vertex colours must be {tuple(geometry.vertices.shape)}, found {colours.vertex.shape}"
+            )
+        return colours.vertex.float()[None], _VERTEX
+    if colours.uniform is None:
+        raise ShapeError("shade: needs a texture, vertex colours or one uniform colour, found none")
+    return colours.uniform.float().reshape(1, 1, 3), _UNIFORM
+
+
+@torch.library.custom_op("headrecon::shade", mutates_args=(), device_types="cpu")
+def _shade(
+    face_index: Tensor,
+    barycentrics: Tensor,
+    corners: Tensor,
+    vertices: Tensor,
+    normals: Tensor,
+    uvs: Tensor,
+    values: Tensor,
+    source: int,
+    cameras: Tensor,
+    ambient: Tensor,
+    lights: Tensor,
+    surface: Tensor,
+    factor: int,
+    background: Tensor,
+) -> tuple[Tensor, Tensor]:
+    samples = (face_index.contiguous(), barycentrics.contiguous())
+    geometry = (corners.contiguous(), vertices.contiguous(), normals.contiguous(), uvs.contiguous())
+    lit = (cameras.contiguous(), ambient.contiguous(), lights.contiguous(), surface.contiguous())
+    run = _native.shade if _native.available() else shade_reference
+    return run(samples, geometry, (values.contiguous(), source), lit, factor, background.contiguous())
+
+
+@_shade.register_kernel("cuda")
+def _(*args: object) -> tuple[Tensor, Tensor]:
+    raise _native.cuda_missing("shade")
+
+
+@_shade.register_fake
+def _(face_index: Tensor, barycentrics: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+    factor = args[-2]
+    assert isinstance(factor, int)
+    count, height, width = face_index.shape
+    shape = (count, height // factor, width // factor)
+    return barycentrics.new_empty((*shape, 3)), barycentrics.new_empty(shape)
