@@ -52,7 +52,11 @@ def interpolate(
     return values.reshape(*lead, attributes.shape[-1])
 
 
-@torch.library.custom_op("headrecon::interpolate", mutates_args=(), device_types="cpu")
+#: Spelled out, because torch cannot infer it from a function that the tests' run-time shape checks have wrapped.
+_SCHEMA = "(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor"
+
+
+@torch.library.custom_op("headrecon::interpolate", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def _interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
     if not _native.available() or attributes.shape[-1] == 0:
         return interpolate_reference(attributes, faces, face_index, barycentrics)

@@ -95,7 +95,14 @@ def _check_inputs(points_hom: Tensor, faces: Tensor, height: int, width: int, ne
         raise ShapeError(f"rasterize: points_hom is on {points_hom.device} but faces on {faces.device}")
 
 
-@torch.library.custom_op("headrecon::rasterize", mutates_args=(), device_types="cpu")
+#: Spelled out, because torch cannot infer it from a function that the tests' run-time shape checks have wrapped.
+_SCHEMA = (
+    "(Tensor points_hom, Tensor faces, SymInt height, SymInt width, float near_z, float far_z, bool cull_backfaces) "
+    "-> (Tensor, Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("headrecon::rasterize", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def _rasterize(
     points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -115,7 +115,15 @@ def _colour_values(colours: ShadeColours, geometry: ShadeGeometry) -> tuple[Tens
     return colours.uniform.float().reshape(1, 1, 3), _UNIFORM
 
 
-@torch.library.custom_op("headrecon::shade", mutates_args=(), device_types="cpu")
+#: Spelled out, because torch cannot infer it from a function that the tests' run-time shape checks have wrapped.
+_SCHEMA = (
+    "(Tensor face_index, Tensor barycentrics, Tensor corners, Tensor vertices, Tensor normals, Tensor uvs, "
+    "Tensor values, SymInt source, Tensor cameras, Tensor ambient, Tensor lights, Tensor surface, SymInt factor, "
+    "Tensor background) -> (Tensor, Tensor)"
+)
+
+
+@torch.library.custom_op("headrecon::shade", mutates_args=(), device_types="cpu", schema=_SCHEMA)
 def _shade(
     face_index: Tensor,
     barycentrics: Tensor,
