@@ -8,12 +8,13 @@ gradient is exact either way, and without the correction the normal matrix stays
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """What the solver asks of a kernel."""
 
