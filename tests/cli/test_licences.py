@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 import re
 import tomllib
 from pathlib import Path
@@ -13,6 +15,7 @@ import headrecon
 from headrecon.cli import main
 from headrecon.errors import InputError
 from headrecon.licences import COMPONENTS, KINDS, component, licences_of
+from headrecon.structures import Licence
 
 ROOT = Path(headrecon.__file__).parents[1]
 
@@ -50,6 +53,26 @@ def test_licences_of_keeps_order_and_drops_repeats() -> None:
     found = licences_of(["anny", "flame", "anny"])
     assert [x.name for x in found] == [component("anny").name, component("flame").name]
     assert [x.commercial for x in found] == [True, False]
+
+
+def declared_licences() -> list[Licence]:
+    """Every Licence that a module of the package declares, alone or in a table."""
+    found: list[Licence] = []
+    for info in pkgutil.walk_packages(headrecon.__path__, "headrecon."):
+        if info.name.endswith("__main__"):
+            continue
+        for value in vars(importlib.import_module(info.name)).values():
+            values = value.values() if isinstance(value, dict) else [value]
+            found.extend(v for v in values if isinstance(v, Licence))
+    return found
+
+
+def test_what_the_modules_declare_is_what_the_table_says() -> None:
+    table = {c.name: (c.spdx, c.commercial) for c in COMPONENTS}
+    declared = declared_licences()
+    assert len(declared) >= 4
+    for licence in declared:
+        assert table.get(licence.name) == (licence.spdx, licence.commercial), licence
 
 
 def test_an_unknown_key_names_the_nearest() -> None:
