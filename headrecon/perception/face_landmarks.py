@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -24,6 +24,7 @@ ROI_MARGIN = 1.5
 RIGHT_EYE_OUTER, LEFT_EYE_OUTER = 33, 263
 
 
+@runtime_checkable
 class MeshNetwork(Protocol):
     """What finds 478 points in a crop: the attention mesh, or the landmark network of a user's bundle."""
 
