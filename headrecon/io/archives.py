@@ -50,6 +50,25 @@ def unpack_members(archive: Path, patterns: Sequence[str], into: Path, max_bytes
     return hashes
 
 
+def read_members(archive: Path, names: Sequence[str], max_bytes: int) -> dict[str, bytes]:
+    """The content of the named members, which are not written anywhere.
+
+    Raises:
+        AssetError: not a zip, a member is missing or damaged, or they hold more than max_bytes together.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with zipfile.ZipFile(archive) as source:
+            for info in _matching(source, names, archive.name):
+                with source.open(info) as reader:
+                    found[info.filename] = reader.read(max_bytes + 1)
+                if sum(map(len, found.values())) > max_bytes:
+                    raise AssetError(f"{archive} unpacks to more than the allowed {max_bytes} bytes")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError) as error:
+        raise AssetError(f"{archive} is not a whole zip archive ({error}); fetch it again") from error
+    return found
+
+
 def _matching(source: zipfile.ZipFile, patterns: Sequence[str], archive: str) -> list[zipfile.ZipInfo]:
     infos = [info for info in source.infolist() if not info.is_dir()]
     matched: dict[str, zipfile.ZipInfo] = {}

@@ -11,6 +11,7 @@ from headrecon.errors import InputError, NoFaceFound, ShapeError
 from headrecon.perception.attention_mesh import LEFT_IRIS, MESH_POINTS, RIGHT_IRIS
 from headrecon.perception.face_detection import detect_faces, intersection_over_union
 from headrecon.perception.face_landmarks import LOOKS, FaceMesh, Look, read_face
+from headrecon.perception.iris import combined_iris, read_eye
 from headrecon.perception.networks import Networks
 from headrecon.structures import FaceDetection, FaceObservation
 
@@ -91,12 +92,16 @@ def _observation(
     image: UInt8[np.ndarray, "H W 3"], face: FaceDetection, mesh: FaceMesh, networks: Networks
 ) -> FaceObservation:
     height, width = image.shape[:2]
+    points = mesh.points.copy()
+    for which in (RIGHT_IRIS, LEFT_IRIS):
+        close_up = read_eye(image, mesh.points, which, networks.iris)
+        points[which : which + 5] = combined_iris(mesh.points[which : which + 5], close_up.iris)
     return FaceObservation(
         detection=face,
-        landmarks=mesh.points.astype(np.float32),
+        landmarks=points.astype(np.float32),
         presence=mesh.presence,
         image_size=(width, height),
-        blendshapes=None,
+        blendshapes=networks.blendshapes(mesh.points),
     )
 
 

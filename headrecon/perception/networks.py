@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import Float
 
 from headrecon.errors import AssetError
 from headrecon.io.downloads import ProgressCallback, WheelAsset, fetch
@@ -25,6 +26,7 @@ from headrecon.structures import Licence
 if TYPE_CHECKING:
     from headrecon.perception.attention_mesh import AttentionMesh
     from headrecon.perception.face_landmarks import MeshNetwork
+    from headrecon.perception.task_bundle import TaskBundle
 
 MEDIAPIPE_LICENCE = Licence(
     name="MediaPipe networks",
@@ -121,11 +123,15 @@ class Network:
 
 
 class Networks:
-    """The networks of one process, each loaded when first used. Make one and pass it on; nothing is kept globally."""
+    """The networks of one process, each loaded when first used. Make one and pass it on; nothing is kept globally.
 
-    def __init__(self, directory: Path, num_threads: int = 2) -> None:
+    With a user's bundle, its landmark network takes the place of ours and `blendshapes` gives its expression scores.
+    """
+
+    def __init__(self, directory: Path, num_threads: int = 2, bundle: TaskBundle | None = None) -> None:
         self._directory = directory
         self._num_threads = num_threads
+        self._bundle = bundle
 
     def _load(self, name: str) -> bytes:
         path = self._directory / NETWORK_FILES[name][0]
@@ -151,7 +157,11 @@ class Networks:
     @property
     def mesh(self) -> MeshNetwork:
         """The network that finds the 478 points."""
-        return self.face_mesh
+        return self.face_mesh if self._bundle is None else self._bundle.landmarks
+
+    def blendshapes(self, points: Float[np.ndarray, "478 3"]) -> dict[str, float] | None:
+        """Scores of the expressions by ARKit name for points in pixels; None without a bundle that has them."""
+        return None if self._bundle is None else self._bundle.blendshapes(points)
 
     @cached_property
     def iris(self) -> Network:
@@ -163,17 +173,23 @@ class Networks:
 
     @property
     def licences(self) -> tuple[Licence, ...]:
-        return (MEDIAPIPE_LICENCE,)
+        """Of everything that took part; a user's bundle is theirs to know."""
+        return (MEDIAPIPE_LICENCE,) if self._bundle is None else (MEDIAPIPE_LICENCE, self._bundle.licence)
 
 
-def load_networks(num_threads: int = 2, progress: ProgressCallback | None = None) -> Networks:
-    """The networks from the model cache, fetched on first use.
+def load_networks(
+    num_threads: int = 2, progress: ProgressCallback | None = None, task_bundle: Path | None = None
+) -> Networks:
+    """The networks from the model cache, fetched on first use; with a user's `face_landmarker.task` if given.
 
     Raises:
         NetworkUnavailable: they are not cached and cannot be downloaded.
-        AssetError: the download is not what was published.
+        AssetError: the download is not what was published, or the bundle is not a face landmarker.
     """
-    return Networks(fetch(MEDIAPIPE_WHEEL, progress), num_threads)
+    from headrecon.perception.task_bundle import load_task_bundle
+
+    bundle = None if task_bundle is None else load_task_bundle(task_bundle, num_threads)
+    return Networks(fetch(MEDIAPIPE_WHEEL, progress), num_threads, bundle)
 
 
 @contextmanager
