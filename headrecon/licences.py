@@ -70,7 +70,7 @@ COMPONENTS: tuple[Component, ...] = (
     Component(
         "ict",
         "model",
-        "ICT-FaceKit",
+        "ICT-FaceKit light",
         "MIT",
         True,
         "https://github.com/ICT-VGL/ICT-FaceKit",
