@@ -101,31 +101,56 @@ void draw(const Band& band, const Triangle* triangles, const LargeTriangle* larg
   }
 }
 
+// The corners of the faces of one vector of pixels, and what follows from them.
+struct ResolveLanes {
+  float corner[9][HR_LANES];
+  float lambda[3][HR_LANES];
+  float depth[HR_LANES];
+};
+
+inline bool all_empty(const int32_t* face) {
+  int32_t together = -1;
+  for (int i = 0; i < HR_LANES; ++i) together &= face[i];
+  return together == -1;
+}
+
 void resolve(const Band& band, const HrRasterizeParams& p, int64_t image) {
   const float* points = p.points_hom + image * p.num_vertices * 3;
+  ResolveLanes r = {};
   for (int y = band.y0; y < band.y1; ++y) {
     const int32_t* face_row = band.face + static_cast<int64_t>(y - band.y0) * band.stride;
-    const int64_t out = (image * p.height + y) * p.width;
-    int32_t last = -1;
-    const float *h0 = points, *h1 = points, *h2 = points;
-    for (int x = 0; x < p.width; ++x) {
-      const int32_t face = face_row[x];
-      p.face_index[out + x] = face;
-      float* lambda = p.barycentrics + (out + x) * 3;
-      if (face < 0) {
-        lambda[0] = lambda[1] = lambda[2] = 0.0f;
-        p.depth_z[out + x] = 0.0f;
+    const int64_t row = (image * p.height + y) * p.width;
+    const float py = static_cast<float>(y) + 0.5f;
+    for (int x = 0; x < p.width; x += HR_LANES) {
+      const int32_t* face = face_row + x;  // the row's padding is empty, or covered by nothing that is written below
+      const int lanes = p.width - x < HR_LANES ? p.width - x : HR_LANES;
+      float* lambda = p.barycentrics + (row + x) * 3;
+      for (int i = 0; i < lanes; ++i) p.face_index[row + x + i] = face[i];
+      if (all_empty(face)) {
+        for (int i = 0; i < 3 * lanes; ++i) lambda[i] = 0.0f;
+        for (int i = 0; i < lanes; ++i) p.depth_z[row + x + i] = 0.0f;
         continue;
       }
-      if (face != last) {
-        const int32_t* corner = p.faces + static_cast<int64_t>(face) * 3;
-        h0 = points + static_cast<int64_t>(corner[0]) * 3;
-        h1 = points + static_cast<int64_t>(corner[1]) * 3;
-        h2 = points + static_cast<int64_t>(corner[2]) * 3;
-        last = face;
+      for (int i = 0; i < HR_LANES; ++i) {
+        const int32_t* corner = p.faces + static_cast<int64_t>(face[i] < 0 ? 0 : face[i]) * 3;
+        for (int k = 0; k < 3; ++k) {
+          const float* h = points + static_cast<int64_t>(corner[k]) * 3;
+          r.corner[3 * k][i] = h[0];
+          r.corner[3 * k + 1][i] = h[1];
+          r.corner[3 * k + 2][i] = h[2];
+        }
       }
-      p.depth_z[out + x] =
-          hr_barycentrics_at(h0, h1, h2, static_cast<float>(x) + 0.5f, static_cast<float>(y) + 0.5f, lambda);
+      const auto& c = r.corner;
+      for (int i = 0; i < HR_LANES; ++i) {
+        r.depth[i] = hr_barycentrics_at(c[0][i], c[1][i], c[2][i], c[3][i], c[4][i], c[5][i], c[6][i], c[7][i], c[8][i],
+                                        static_cast<float>(x + i) + 0.5f, py, &r.lambda[0][i], &r.lambda[1][i],
+                                        &r.lambda[2][i]);
+      }
+      for (int i = 0; i < lanes; ++i) {
+        const bool empty = face[i] < 0;
+        for (int k = 0; k < 3; ++k) lambda[3 * i + k] = empty ? 0.0f : r.lambda[k][i];
+        p.depth_z[row + x + i] = empty ? 0.0f : r.depth[i];
+      }
     }
   }
 }

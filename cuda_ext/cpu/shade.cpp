@@ -39,8 +39,9 @@ float look_up(const float* table, float t) {
   return table[i] + (at - static_cast<float>(i)) * (table[i + 1] - table[i]);
 }
 
-float to_linear(float srgb) { return look_up(curves().to_linear, srgb); }
-float to_srgb(float linear) { return look_up(curves().to_srgb_of_root, std::sqrt(linear > 0.0f ? linear : 0.0f)); }
+float to_srgb(const Curves& table, float linear) {
+  return look_up(table.to_srgb_of_root, std::sqrt(linear > 0.0f ? linear : 0.0f));
+}
 
 struct Block {
   int count = 0;
@@ -50,20 +51,52 @@ struct Block {
   float out[3][kBlock];
 };
 
-void mix3(const float* table, const int32_t* index, const float* w, float* out) {
-  const float *a = table + 3 * static_cast<int64_t>(index[0]), *b = table + 3 * static_cast<int64_t>(index[1]),
-              *c = table + 3 * static_cast<int64_t>(index[2]);
-  for (int k = 0; k < 3; ++k) out[k] = w[0] * a[k] + w[1] * b[k] + w[2] * c[k];
+// What the samples of one face share. Neighbouring samples mostly see the same face.
+struct FaceData {
+  int32_t face = -1;
+  float side;
+  float colour[9], vertex[9], normal[9], uv[6];  // corner by corner
+
+  void load(const HrShadeParams& p, const float* camera, int32_t index) {
+    const int32_t* corner = p.corners + static_cast<int64_t>(index) * 9;
+    face = index;
+    if (p.colour_source == HR_COLOUR_VERTEX) gather<3>(p.colours, corner, colour);
+    if (p.colour_source == HR_COLOUR_TEXTURE) gather<2>(p.uvs, corner + 6, uv);
+    if (!p.ambient) return;
+    gather<3>(p.normals, corner + 3, normal);
+    gather<3>(p.vertices, corner, vertex);
+    const float *a = vertex, *b = vertex + 3, *c = vertex + 6;
+    const float e1[3] = {b[0] - a[0], b[1] - a[1], b[2] - a[2]}, e2[3] = {c[0] - a[0], c[1] - a[1], c[2] - a[2]};
+    const float facing = (e1[1] * e2[2] - e1[2] * e2[1]) * (camera[0] - a[0]) +
+                         (e1[2] * e2[0] - e1[0] * e2[2]) * (camera[1] - a[1]) +
+                         (e1[0] * e2[1] - e1[1] * e2[0]) * (camera[2] - a[2]);
+    side = facing >= 0.0f ? 1.0f : -1.0f;
+  }
+
+  template <int kWidth>
+  static void gather(const float* table, const int32_t* index, float* out) {
+    for (int c = 0; c < 3; ++c) {
+      for (int k = 0; k < kWidth; ++k) out[c * kWidth + k] = table[kWidth * static_cast<int64_t>(index[c]) + k];
+    }
+  }
+};
+
+template <int kWidth>
+float mix(const float* values, const float* w, int k) {
+  return w[0] * values[k] + w[1] * values[kWidth + k] + w[2] * values[2 * kWidth + k];
+}
+
+float clamp_to(float x, int last) {  // NaN becomes 0
+  return x > 0.0f ? (x < static_cast<float>(last) ? x : static_cast<float>(last)) : 0.0f;
 }
 
 void sample_texture(const HrShadeParams& p, float u, float v, float* out) {
-  const float x = std::fmin(std::fmax(u * p.texture_width - 0.5f, -1.0f), static_cast<float>(p.texture_width));
-  const float y = std::fmin(std::fmax((1.0f - v) * p.texture_height - 0.5f, -1.0f), static_cast<float>(p.texture_height));
-  const float left = std::floor(x), top = std::floor(y), ax = x - left, ay = y - top;
-  const int x0 = static_cast<int>(left), y0 = static_cast<int>(top);
+  // Clamping to the outermost texel centres is the same as repeating the border beyond them.
   const int last_x = p.texture_width - 1, last_y = p.texture_height - 1;
-  const int64_t c0 = std::clamp(x0, 0, last_x), c1 = std::clamp(x0 + 1, 0, last_x);
-  const int64_t r0 = std::clamp(y0, 0, last_y), r1 = std::clamp(y0 + 1, 0, last_y);
+  const float x = clamp_to(u * p.texture_width - 0.5f, last_x), y = clamp_to((1.0f - v) * p.texture_height - 0.5f, last_y);
+  const int64_t c0 = static_cast<int64_t>(x), r0 = static_cast<int64_t>(y);
+  const int64_t c1 = c0 < last_x ? c0 + 1 : last_x, r1 = r0 < last_y ? r0 + 1 : last_y;
+  const float ax = x - static_cast<float>(c0), ay = y - static_cast<float>(r0);
   const float* texels = p.colours;
   const float *t00 = texels + 3 * (r0 * p.texture_width + c0), *t01 = texels + 3 * (r0 * p.texture_width + c1);
   const float *t10 = texels + 3 * (r1 * p.texture_width + c0), *t11 = texels + 3 * (r1 * p.texture_width + c1);
@@ -73,36 +106,21 @@ void sample_texture(const HrShadeParams& p, float u, float v, float* out) {
   }
 }
 
-void add_sample(const HrShadeParams& p, const float* camera, int32_t face, const float* w, int pixel, Block& block) {
+void add_sample(const HrShadeParams& p, const float* camera, const FaceData& face, const float* w, int pixel, Block& block) {
   const int i = block.count++;
-  const int32_t* corner = p.corners + static_cast<int64_t>(face) * 9;
   block.pixel[i] = pixel;
   float srgb[3] = {p.colours[0], p.colours[1], p.colours[2]};
   if (p.colour_source == HR_COLOUR_VERTEX) {
-    mix3(p.colours, corner, w, srgb);
+    for (int k = 0; k < 3; ++k) srgb[k] = mix<3>(face.colour, w, k);
   } else if (p.colour_source == HR_COLOUR_TEXTURE) {
-    float uv[2];
-    for (int k = 0; k < 2; ++k) {
-      uv[k] = w[0] * p.uvs[2 * static_cast<int64_t>(corner[6]) + k] + w[1] * p.uvs[2 * static_cast<int64_t>(corner[7]) + k] +
-              w[2] * p.uvs[2 * static_cast<int64_t>(corner[8]) + k];
-    }
-    sample_texture(p, uv[0], uv[1], srgb);
+    sample_texture(p, mix<2>(face.uv, w, 0), mix<2>(face.uv, w, 1), srgb);
   }
-  for (int k = 0; k < 3; ++k) block.albedo[k][i] = to_linear(srgb[k]);
+  for (int k = 0; k < 3; ++k) block.albedo[k][i] = srgb[k];
   if (!p.ambient) return;
-  float normal[3], point[3];
-  mix3(p.normals, corner + 3, w, normal);
-  mix3(p.vertices, corner, w, point);
-  const float *a = p.vertices + 3 * static_cast<int64_t>(corner[0]), *b = p.vertices + 3 * static_cast<int64_t>(corner[1]),
-              *c = p.vertices + 3 * static_cast<int64_t>(corner[2]);
-  const float e1[3] = {b[0] - a[0], b[1] - a[1], b[2] - a[2]}, e2[3] = {c[0] - a[0], c[1] - a[1], c[2] - a[2]};
-  const float facing = (e1[1] * e2[2] - e1[2] * e2[1]) * (camera[0] - a[0]) +
-                       (e1[2] * e2[0] - e1[0] * e2[2]) * (camera[1] - a[1]) +
-                       (e1[0] * e2[1] - e1[1] * e2[0]) * (camera[2] - a[2]);
-  block.side[i] = facing >= 0.0f ? 1.0f : -1.0f;
+  block.side[i] = face.side;
   for (int k = 0; k < 3; ++k) {
-    block.normal[k][i] = normal[k];
-    block.eye[k][i] = camera[k] - point[k];
+    block.normal[k][i] = mix<3>(face.normal, w, k);
+    block.eye[k][i] = camera[k] - mix<3>(face.vertex, w, k);
   }
 }
 
@@ -118,8 +136,11 @@ void to_light_axes(const float* r, int n, float (*v)[kBlock], const float* sign)
   }
 }
 
-void light_block(const HrShadeParams& p, const float* camera, Block& block) {
+void light_block(const HrShadeParams& p, const Curves& table, const float* camera, Block& block) {
   const int n = block.count;
+  for (int k = 0; k < 3; ++k) {
+    for (int i = 0; i < n; ++i) block.albedo[k][i] = look_up(table.to_linear, block.albedo[k][i]);
+  }
   if (!p.ambient) {
     for (int k = 0; k < 3; ++k) std::copy(block.albedo[k], block.albedo[k] + n, block.out[k]);
     return;
@@ -160,8 +181,8 @@ void light_block(const HrShadeParams& p, const float* camera, Block& block) {
   }
 }
 
-void flush(const HrShadeParams& p, const float* camera, Block& block, float* sums) {
-  light_block(p, camera, block);
+void flush(const HrShadeParams& p, const Curves& table, const float* camera, Block& block, float* sums) {
+  light_block(p, table, camera, block);
   for (int i = 0; i < block.count; ++i) {
     for (int k = 0; k < 3; ++k) sums[block.pixel[i] * 4 + k] += block.out[k][i];
     sums[block.pixel[i] * 4 + 3] += 1.0f;
@@ -170,7 +191,7 @@ void flush(const HrShadeParams& p, const float* camera, Block& block, float* sum
 }
 
 // Average, put over the background, encode.
-void finish_row(const HrShadeParams& p, const float* sums, const float* behind, int64_t out) {
+void finish_row(const HrShadeParams& p, const Curves& table, const float* sums, const float* behind, int64_t out) {
   const float share = 1.0f / static_cast<float>(p.factor * p.factor);
   float empty[3];
   for (int k = 0; k < 3; ++k) empty[k] = p.background ? p.background[k] : 0.0f;
@@ -183,19 +204,27 @@ void finish_row(const HrShadeParams& p, const float* sums, const float* behind, 
       if (sum[3] == 0.0f) {
         image[k] = empty[k];
       } else {
-        image[k] = to_srgb(p.background ? sum[k] * share + (1.0f - alpha) * behind[k] : sum[k] / sum[3]);
+        image[k] = to_srgb(table, p.background ? sum[k] * share + (1.0f - alpha) * behind[k] : sum[k] / sum[3]);
       }
     }
   }
 }
 
+struct Workspace {
+  std::vector<float> sums;  // per pixel of a row: light in red, green, blue, and the number of samples
+  Block block;
+};
+
 bool shade_row(const HrShadeParams& p, int64_t camera_index, int y, const float* behind) {
-  thread_local std::vector<float> sums;
-  thread_local Block block;
+  thread_local Workspace workspace;
+  const Curves& table = curves();
+  Block& block = workspace.block;
   block.count = 0;
-  sums.assign(static_cast<size_t>(p.width) * 4, 0.0f);
+  workspace.sums.assign(static_cast<size_t>(p.width) * 4, 0.0f);
+  float* sums = workspace.sums.data();
   const float* camera = p.cameras + camera_index * 12;
   const int64_t fine_width = static_cast<int64_t>(p.width) * p.factor, fine_height = static_cast<int64_t>(p.height) * p.factor;
+  FaceData data;
   for (int sub = 0; sub < p.factor; ++sub) {
     const int64_t row = (camera_index * fine_height + static_cast<int64_t>(y) * p.factor + sub) * fine_width;
     for (int x = 0; x < p.width; ++x) {
@@ -204,13 +233,14 @@ bool shade_row(const HrShadeParams& p, int64_t camera_index, int y, const float*
         const int32_t face = p.face_index[at];
         if (face < 0) continue;
         if (face >= p.num_faces) return false;
-        add_sample(p, camera, face, p.barycentrics + at * 3, x, block);
-        if (block.count == kBlock) flush(p, camera, block, sums.data());
+        if (face != data.face) data.load(p, camera, face);
+        add_sample(p, camera, data, p.barycentrics + at * 3, x, block);
+        if (block.count == kBlock) flush(p, table, camera, block, sums);
       }
     }
   }
-  flush(p, camera, block, sums.data());
-  finish_row(p, sums.data(), behind, (camera_index * p.height + y) * p.width);
+  flush(p, table, camera, block, sums);
+  finish_row(p, table, sums, behind, (camera_index * p.height + y) * p.width);
   return true;
 }
 
@@ -237,7 +267,7 @@ int32_t hr_shade_cpu(const HrShadeParams* params) {
   }
   if (!hr::indices_fit(p)) return HR_ERROR_INDEX;
   float behind[3] = {};
-  for (int k = 0; k < 3 && p.background; ++k) behind[k] = hr::to_linear(p.background[k]);
+  for (int k = 0; k < 3 && p.background; ++k) behind[k] = hr::look_up(hr::curves().to_linear, p.background[k]);
   std::atomic<bool> fine{true};
   hr::parallel_for(static_cast<int64_t>(p.num_cameras) * p.height, p.num_threads, [&](int64_t task) {
     if (!hr::shade_row(p, task / p.height, static_cast<int>(task % p.height), behind)) fine.store(false);

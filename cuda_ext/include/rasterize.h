@@ -50,14 +50,15 @@ HR_HD int hr_edge_is_top_left(int32_t dx, int32_t dy) { return dy < 0 || (dy == 
 HR_HD int32_t hr_first_pixel(int32_t s) { return (s + HR_SUBPIXELS / 2 - 1) >> HR_SUBPIXEL_BITS; }
 HR_HD int32_t hr_end_pixel(int32_t s) { return (s + HR_SUBPIXELS / 2) >> HR_SUBPIXEL_BITS; }
 
-/* Perspective-correct barycentrics of the pixel (px,py) on a face with homogeneous vertices h0,h1,h2.
+/* Perspective-correct barycentrics of the pixel (px,py) on a face with homogeneous vertices (x_i, y_i, z_i).
  * With d_i = h_i.xy - p h_i.z, each weight is proportional to the cross product of the other two d. Rounding the
  * vertices for coverage can leave a centre outside by 1/256 px: negative weights are cut to 0. A face seen exactly edge on
  * has no barycentrics; it gets equal weights. Returns the interpolated depth. */
-HR_HD float hr_barycentrics_at(const float* h0, const float* h1, const float* h2, float px, float py, float* lambda) {
-  const float d0x = h0[0] - px * h0[2], d0y = h0[1] - py * h0[2];
-  const float d1x = h1[0] - px * h1[2], d1y = h1[1] - py * h1[2];
-  const float d2x = h2[0] - px * h2[2], d2y = h2[1] - py * h2[2];
+HR_HD float hr_barycentrics_at(float x0, float y0, float z0, float x1, float y1, float z1, float x2, float y2, float z2,
+                               float px, float py, float* lambda0, float* lambda1, float* lambda2) {
+  const float d0x = x0 - px * z0, d0y = y0 - py * z0;
+  const float d1x = x1 - px * z1, d1y = y1 - py * z1;
+  const float d2x = x2 - px * z2, d2y = y2 - py * z2;
   float e0 = d1x * d2y - d1y * d2x;
   float e1 = d2x * d0y - d2y * d0x;
   float e2 = d0x * d1y - d0y * d1x;
@@ -68,10 +69,13 @@ HR_HD float hr_barycentrics_at(const float* h0, const float* h1, const float* h2
   const float total = e0 + e1 + e2;
   const int flat = !(total > 1e-30f);
   const float scale = 1.0f / (flat ? 1.0f : total);
-  lambda[0] = flat ? 1.0f / 3.0f : e0 * scale;
-  lambda[1] = flat ? 1.0f / 3.0f : e1 * scale;
-  lambda[2] = flat ? 1.0f / 3.0f : e2 * scale;
-  return lambda[0] * h0[2] + lambda[1] * h1[2] + lambda[2] * h2[2];
+  const float l0 = flat ? 1.0f / 3.0f : e0 * scale;
+  const float l1 = flat ? 1.0f / 3.0f : e1 * scale;
+  const float l2 = flat ? 1.0f / 3.0f : e2 * scale;
+  *lambda0 = l0;
+  *lambda1 = l1;
+  *lambda2 = l2;
+  return l0 * z0 + l1 * z1 + l2 * z2;
 }
 
 #endif

@@ -106,9 +106,8 @@ def _colour_values(colours: ShadeColours, geometry: ShadeGeometry) -> tuple[Tens
         return colours.texture.float(), _TEXTURE
     if colours.vertex is not None:
         if colours.vertex.shape != geometry.vertices.shape:
-            raise ShapeError(
-                f"shade: vertex colours must be {tuple(geometry.vertices.shape)}, found {colours.vertex.shape}"
-            )
+            wanted, found = tuple(geometry.vertices.shape), tuple(colours.vertex.shape)
+            raise ShapeError(f"shade: vertex colours must be {wanted}, found {found}")
         return colours.vertex.float()[None], _VERTEX
     if colours.uniform is None:
         raise ShapeError("shade: needs a texture, vertex colours or one uniform colour, found none")
@@ -124,7 +123,7 @@ _SCHEMA = (
 
 
 @torch.library.custom_op("headrecon::shade", mutates_args=(), device_types="cpu", schema=_SCHEMA)
-def _shade(
+def _shade(  # noqa: PLR0913 - an operator's schema is flat; callers pass the dataclasses above
     face_index: Tensor,
     barycentrics: Tensor,
     corners: Tensor,

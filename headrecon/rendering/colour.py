@@ -2,5 +2,6 @@
 
 from __future__ import annotations
 
-from headrecon.ops.reference.shade import linear_to_srgb as linear_to_srgb
-from headrecon.ops.reference.shade import srgb_to_linear as srgb_to_linear
+from headrecon.ops.reference.shade import linear_to_srgb, srgb_to_linear
+
+__all__ = ["linear_to_srgb", "srgb_to_linear"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -64,45 +65,59 @@ class RenderOutput:
     barycentrics: Float[Tensor, "C H W 3"]
 
 
-@torch.no_grad()
 def render_mesh(
     mesh: Mesh,
     cameras: Cameras,
-    appearance: Appearance = Appearance(),
+    appearance: Appearance | None = None,
     options: RenderOptions | None = None,
 ) -> RenderOutput:
     """Render one mesh (metres) with C cameras (viewmats [C,4,4] or [4,4], Ks likewise); output as in `RenderOutput`.
 
-    Colours come in as sRGB, are shaded in linear light, clipped to 0..1 and returned as sRGB.
+    Colours come in as sRGB, are shaded in linear light, clipped to 0..1 and returned as sRGB. Without an appearance the
+    mesh looks like clay. All C pictures are held at once: for a long turntable iterate over `render_views`.
     Raises ShapeError when a texture comes without UVs, vertex colours do not match, or supersample is not 1, 2 or 3.
     Not differentiable.
     """
-    options = options or RenderOptions()
+    views = list(render_views(mesh, cameras, appearance, options))
+    if not views:
+        raise ShapeError("render_mesh: needs at least one camera, found none")
+    if len(views) == 1:
+        return views[0]
+    return RenderOutput(**{f.name: torch.cat([getattr(view, f.name) for view in views]) for f in fields(RenderOutput)})
+
+
+def render_views(
+    mesh: Mesh, cameras: Cameras, appearance: Appearance | None = None, options: RenderOptions | None = None
+) -> Iterator[RenderOutput]:
+    """As `render_mesh`, one camera after the other (C is 1 in each output), so that memory does not grow with C."""
+    appearance, options = appearance or Appearance(), options or RenderOptions()
     _check(mesh, appearance, options)
-    cameras = _one_axis(cameras)
+    viewmats, ks = cameras.viewmats.float().reshape(-1, 4, 4), cameras.Ks.float().reshape(-1, 3, 3)
     scene = _scene(mesh, options.smooth)
-    base = _rasterize(scene, cameras, options)
-    fine_cameras = _finer(cameras, options.supersample)
-    fine = base if options.supersample == 1 else _rasterize(scene, fine_cameras, options)
+    return (
+        _render_view(scene, replace(cameras, viewmats=viewmat[None], Ks=k[None]), appearance, options)
+        for viewmat, k in zip(viewmats, ks.expand(len(viewmats), 3, 3), strict=True)
+    )
+
+
+@torch.no_grad()
+def _render_view(scene: ShadeGeometry, camera: Cameras, appearance: Appearance, options: RenderOptions) -> RenderOutput:
+    base = _rasterize(scene, camera, options)
+    fine = base if options.supersample == 1 else _rasterize(scene, _finer(camera, options.supersample), options)
+    lighting = None
+    if options.lighting is not None:
+        lighting = pack_lighting(options.lighting, appearance.surface, camera.viewmats[:, :3, :3])
     image, alpha = shade(
         fine,
         scene,
-        _colours(appearance),
-        camera_centers(cameras),
-        None
-        if options.lighting is None
-        else pack_lighting(options.lighting, appearance.surface, cameras.viewmats[:, :3, :3]),
+        ShadeColours(appearance.texture_srgb, appearance.vertex_srgb, torch.tensor(appearance.base_srgb)),
+        camera_centers(camera),
+        lighting,
         factor=options.supersample,
         background=None if options.background_srgb is None else torch.tensor(options.background_srgb),
     )
-    return RenderOutput(
-        image_srgb=image,
-        alpha=alpha,
-        depth_z=base.depth_z,
-        normals=_normal_image(scene, base, cameras),
-        face_index=base.face_index,
-        barycentrics=base.barycentrics,
-    )
+    normals = _normal_image(scene, base, camera)
+    return RenderOutput(image, alpha, base.depth_z, normals, base.face_index, base.barycentrics)
 
 
 def _check(mesh: Mesh, appearance: Appearance, options: RenderOptions) -> None:
@@ -113,12 +128,6 @@ def _check(mesh: Mesh, appearance: Appearance, options: RenderOptions) -> None:
     colours = appearance.vertex_srgb
     if colours is not None and tuple(colours.shape) != (len(mesh.vertices), 3):
         raise ShapeError(f"render_mesh: vertex_srgb must be [{len(mesh.vertices)},3], found {tuple(colours.shape)}")
-
-
-def _one_axis(cameras: Cameras) -> Cameras:
-    views, ks = torch.broadcast_tensors(cameras.viewmats.float(), cameras.viewmats.new_zeros(()))[0], cameras.Ks.float()
-    views = views.reshape(-1, 4, 4)
-    return replace(cameras, viewmats=views, Ks=ks.reshape(-1, 3, 3).expand(len(views), 3, 3))
 
 
 def _finer(cameras: Cameras, factor: int) -> Cameras:
@@ -143,10 +152,6 @@ def _scene(mesh: Mesh, smooth: bool) -> ShadeGeometry:
     return ShadeGeometry(torch.cat([triangles, normal_triangles, uv_triangles], dim=1), vertices, normals, uvs)
 
 
-def _colours(appearance: Appearance) -> ShadeColours:
-    return ShadeColours(appearance.texture_srgb, appearance.vertex_srgb, torch.tensor(appearance.base_srgb))
-
-
 def _rasterize(scene: ShadeGeometry, cameras: Cameras, options: RenderOptions) -> Raster:
     points = to_homogeneous_image(scene.vertices, cameras)
     return rasterize(
@@ -159,16 +164,16 @@ def _rasterize(scene: ShadeGeometry, cameras: Cameras, options: RenderOptions) -
     )
 
 
-def _towards_camera(scene: ShadeGeometry, cameras: Cameras) -> Float[Tensor, "C F"]:
-    """+1 for faces whose outer side the camera sees, -1 for the others."""
+def _normal_image(scene: ShadeGeometry, raster: Raster, camera: Cameras) -> Float[Tensor, "1 H W 3"]:
+    """Unit normals on the side that the camera sees, for the covered pixels only."""
     outward = face_cross(scene.vertices, scene.corners[:, :3])
-    offset = (outward * scene.vertices[scene.corners[:, :3][:, 0]]).sum(-1)
-    return torch.where(camera_centers(cameras) @ outward.T >= offset, 1.0, -1.0)
-
-
-def _normal_image(scene: ShadeGeometry, raster: Raster, cameras: Cameras) -> Float[Tensor, "C H W 3"]:
-    normals = interpolate(scene.normals, scene.corners[:, 3:6], raster.face_index, raster.barycentrics)
-    signs = torch.nn.functional.pad(_towards_camera(scene, cameras), (1, 0))  # column 0: no face
-    index = raster.face_index.reshape(len(signs), -1).long() + 1
-    sign = signs.gather(1, index).reshape(*raster.face_index.shape, 1)
-    return torch.nn.functional.normalize(normals, dim=-1) * sign
+    towards = ((camera_centers(camera) - scene.vertices[scene.corners[:, 0]]) * outward).sum(-1) >= 0
+    covered = torch.nonzero(raster.face_index.reshape(-1) >= 0)[:, 0]
+    faces = raster.face_index.reshape(-1)[covered]
+    barycentrics = raster.barycentrics.reshape(-1, 3)[covered]
+    normals = interpolate(scene.normals, scene.corners[:, 3:6].contiguous(), faces, barycentrics)
+    x, y, z = normals.unbind(1)
+    scale = torch.where(towards[faces], 1.0, -1.0) * (x * x + y * y + z * z).clamp(min=1e-24).rsqrt()
+    image = torch.zeros(raster.face_index.numel(), 3)
+    image[covered] = normals * scale[:, None]
+    return image.reshape(*raster.face_index.shape, 3)
