@@ -14,6 +14,7 @@ from jaxtyping import Float
 _TERMS = 10
 # (-1)^n / (2n + k)! for k = 1, 2, 3: sin(t)/t, (1-cos t)/t^2, (t-sin t)/t^3 in powers of t^2
 _SERIES = np.array([[(-1.0) ** n / math.factorial(2 * n + k) for n in range(_TERMS)] for k in (1, 2, 3)])
+_REVERSED = tuple(tuple(float(c) for c in column) for column in _SERIES.T[::-1])
 
 
 def _coefficients(omega: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -29,6 +30,17 @@ def _coefficients(omega: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
     return a, b, c
 
 
+def _coefficients_one(t2: float) -> tuple[float, float, float]:
+    """The same for one vector: plain floats are ten times quicker than arrays of one element."""
+    if t2 >= 1.0:
+        t = math.sqrt(t2)
+        return math.sin(t) / t, (1 - math.cos(t)) / t2, (t - math.sin(t)) / (t2 * t)
+    a = b = c = 0.0
+    for ca, cb, cc in _REVERSED:
+        a, b, c = a * t2 + ca, b * t2 + cb, c * t2 + cc
+    return a, b, c
+
+
 def skew(omega: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
     """The matrix [w]x with [w]x v = w x v."""
     out = np.zeros((*omega.shape[:-1], 3, 3))
@@ -40,7 +52,7 @@ def skew(omega: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
 def exp(omega: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
     """Rotation matrix of an axis-angle vector in radians."""
     omega = np.asarray(omega, dtype=np.float64)
-    a, b, _ = _coefficients(omega)
+    a, b, _ = _coefficients_one(float(omega @ omega)) if omega.ndim == 1 else _coefficients(omega)
     k = skew(omega)
     return np.eye(3) + a * k + b * (k @ k)
 
@@ -48,7 +60,7 @@ def exp(omega: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
 def left_jacobian(omega: Float[np.ndarray, "*B 3"]) -> Float[np.ndarray, "*B 3 3"]:
     """J_l with exp(omega + d) ~ exp(J_l d) exp(omega)."""
     omega = np.asarray(omega, dtype=np.float64)
-    _, b, c = _coefficients(omega)
+    _, b, c = _coefficients_one(float(omega @ omega)) if omega.ndim == 1 else _coefficients(omega)
     k = skew(omega)
     return np.eye(3) + b * k + c * (k @ k)
 

