@@ -41,7 +41,7 @@ class MaterialGroup:
 MATERIAL_GROUPS: tuple[MaterialGroup, ...] = (
     MaterialGroup("eyes", ("leye", "reye"), 0.12),
     MaterialGroup("teeth", ("upper_teeth", "lower_teeth", "teeth"), 0.25),
-    MaterialGroup("mouth", ("mouth", "tongue"), 0.35),
+    MaterialGroup("mouth", ("mouth", "tongue", "gums"), 0.35),
     MaterialGroup("skin", ("skin",), 0.5, double_sided=True),
 )
 

@@ -1,0 +1,185 @@
+"""Completes the skin: median tones of skin and hair, smooth colour for every vertex, detail from the other half."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrecon.appearance.diffusion import Guide, SeenColors, diffuse_colors, mirror_vertices
+from headrecon.appearance.projection import Sight, View, sample, smoothstep
+from headrecon.appearance.texels import Texels
+from headrecon.structures import HeadAssets, triangulate
+
+#: Where nothing is known: a middling skin, sRGB.
+_DEFAULT_SKIN = (0.72, 0.56, 0.48)
+#: Low frequencies are what a blur of this radius (metres on the head) leaves.
+_BLUR_M = 0.003
+#: Mirrored detail is taken from texels seen at least this well, at most this far (metres) from the mirror image.
+_MIRROR_WEIGHT = 0.5
+_MIRROR_REACH_M = 0.003
+#: A tone is the median of at least this many samples.
+_ENOUGH = 10
+
+
+@dataclass(frozen=True)
+class SkinColors:
+    """Typical colours of one person, sRGB. hair_grain: how much lightness differs from strand to strand.
+
+    hair equals skin where the photo does not tell it.
+    """
+
+    skin: Float[Tensor, "3"]
+    hair: Float[Tensor, "3"]
+    hair_grain: float
+
+
+def add_strands(assets: HeadAssets, texels: Texels, detail: Float[Tensor, "N 3"], tones: SkinColors) -> None:
+    """Add fine streaks to `detail` where the scalp has none, so that unseen hair is not a flat cap."""
+    if not tones.hair_grain:
+        return
+    share = torch.from_numpy(scalp_weight(assets)).float()[:, None]
+    touched = (share[texels.triangles.long()] > 0).any(1)[:, 0]
+    rows = torch.nonzero(touched[texels.face.long()] & (detail == 0).all(1))[:, 0]
+    scalp = texels.take(rows)
+    points = scalp.interpolate(torch.from_numpy(assets.v_template.astype(np.float32)))
+    azimuth, height = torch.atan2(points[:, 0], points[:, 2]), points[:, 1]
+    # Streaks 0.7 to 2 mm apart at a radius of 8 cm that waver slowly on their way down.
+    wander = 0.05 * torch.sin(60 * height + 3 * azimuth) + 0.03 * torch.sin(23 * height - 5 * azimuth)
+    streaks = torch.zeros(len(points))
+    for frequency, phase in ((253, 0.3), (401, 1.7), (577, 4.1), (719, 2.2)):
+        streaks += torch.sin(frequency * (azimuth + wander) + phase + 2 * torch.sin(90 * height + phase))
+    detail[rows] += (scalp.interpolate(share)[:, 0] * streaks * (tones.hair_grain / 1.4))[:, None]
+
+
+def scalp_weight(assets: HeadAssets) -> Float[np.ndarray, " V"]:
+    """How likely hair grows at each vertex, 0..1: the model's own region, else a guess from height and depth."""
+    if "scalp" in assets.regions:
+        return assets.regions["scalp"].astype(np.float32)
+    p = assets.v_template.astype(np.float64)
+    eyes = (assets.J_regressor[3:5].astype(np.float64) @ p).mean(0)
+    crown = p[:, 1].max() - eyes[1]
+    # The hairline: seven tenths up the forehead in front, falling to the nape behind.
+    behind = np.clip((eyes[2] - p[:, 2]) / max(float(eyes[2] - p[:, 2].min()), 1e-6), 0, 1)
+    line = eyes[1] + crown * (0.55 - 1.25 * behind)
+    t = np.clip((p[:, 1] - line) / (0.12 * crown) + 0.5, 0, 1)
+    skin = np.zeros(assets.num_vertices, dtype=bool)
+    faces = assets.faces[assets.faces_of("skin")] if "skin" in assets.part_names else assets.faces
+    skin[np.unique(faces[faces >= 0])] = True
+    return (t * t * (3 - 2 * t) * skin).astype(np.float32)
+
+
+def skin_and_hair(assets: HeadAssets, view: View | None, sight: Sight | None) -> SkinColors:
+    """Median colours of the seen skin and hair. sight: of the model's vertices."""
+    if view is None or sight is None:
+        default = torch.tensor(_DEFAULT_SKIN)
+        return SkinColors(default, default, 0.0)
+    scalp = torch.from_numpy(scalp_weight(assets)).float()
+    outer = torch.zeros(assets.num_vertices, dtype=torch.bool)
+    outer[torch.from_numpy(_vertices_of(assets, "skin"))] = True
+    good = (sight.weight > 0.5) & outer
+    colors = sample(view.image_srgb, sight.pixels)
+    front = torch.from_numpy(assets.v_template[:, 1] > assets.v_template[:, 1].mean() - 0.06)
+    skin = _median(colors[good & (scalp < 0.05) & front], torch.tensor(_DEFAULT_SKIN))
+    # A slanted look is good enough for a tone, and often all that a front view offers of the hair.
+    slanted = (sight.weight > 0.1) & outer
+    hair = torch.cat([colors[slanted & (scalp > 0.7)], _hair_beyond_the_mesh(view)])
+    hair_tone = _median(hair, skin)
+    grain = 0.0
+    if len(hair) >= _ENOUGH and float((hair_tone - skin).abs().max()) > 0.06:
+        grain = float((hair - hair_tone).mean(1).abs().median().clamp(max=0.06)) * 0.7
+    return SkinColors(skin, hair_tone, grain)
+
+
+def _vertices_of(assets: HeadAssets, part: str) -> np.ndarray:
+    faces = assets.faces[assets.faces_of(part)] if part in assets.part_names else assets.faces
+    return np.unique(faces[faces >= 0])
+
+
+def _median(colors: Float[Tensor, "N 3"], otherwise: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+    return colors.median(0).values if len(colors) >= _ENOUGH else otherwise
+
+
+def _hair_beyond_the_mesh(view: View) -> Float[Tensor, "N 3"]:
+    """Pixels of the person above the bald head and close to it: hair has volume that the mesh lacks."""
+    covered = view.part >= 0
+    rows = torch.nonzero(covered.any(1))[:, 0]
+    if not len(rows) or bool((view.person > 0.5).all()):
+        return torch.zeros(0, 3)
+    top, height = int(rows[0]), int(rows[-1] - rows[0] + 1)
+    columns = torch.nonzero(covered[top : top + height // 4].any(0))[:, 0]
+    area = torch.zeros_like(covered)
+    low, high = int(columns[0]), int(columns[-1]) + 1
+    area[max(0, top - height // 4) : top + height // 10, low:high] = True
+    chosen = view.image_srgb[area & ~covered & (view.person > 0.8)]
+    return chosen[:: max(1, len(chosen) // 4000)]
+
+
+def complete_vertices(
+    assets: HeadAssets, view: View | None, sight: Sight | None, tones: SkinColors
+) -> Float[Tensor, "V 3"]:
+    """Smooth colour for every vertex: the photo's low frequencies where seen, else diffused; see `diffusion`."""
+    scalp = torch.from_numpy(scalp_weight(assets)).float()[:, None]
+    prior = (tones.skin * (1 - scalp) + tones.hair * scalp).numpy().astype(np.float64)
+    if view is None or sight is None:
+        return torch.from_numpy(prior).float()
+    low, known = _low_frequencies(assets, view)
+    colors = sample(low, sight.pixels)
+    weight = sight.weight * (sample(known[..., None], sight.pixels)[:, 0] > 0.2)
+    outer = torch.zeros(assets.num_vertices)
+    outer[torch.from_numpy(_vertices_of(assets, "skin"))] = 1
+    seen = SeenColors(colors.numpy().astype(np.float64), (weight * outer).numpy().astype(np.float64))
+    mirror, symmetric = mirror_vertices(assets.v_template.astype(np.float64))
+    guide = Guide(seen.colors[mirror], symmetric & (seen.weight[mirror] > 0.3))
+    triangles = triangulate(assets.faces)[0]
+    done = diffuse_colors(assets.v_template.astype(np.float64), triangles, seen, guide, prior)
+    return torch.from_numpy(done).float()
+
+
+def _low_frequencies(assets: HeadAssets, view: View) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
+    """The photo blurred within the skin only, so that eyes and background do not bleed in; and how much was known."""
+    from scipy.ndimage import gaussian_filter
+
+    skin = assets.part_names.index("skin") if "skin" in assets.part_names else 0
+    inside = ((view.part == skin) & (view.clear > 0)).float()
+    sigma = max(0.5, _BLUR_M / view.metres_per_px)
+    known = torch.from_numpy(gaussian_filter(inside.numpy(), sigma, truncate=2.5))
+    blurred = gaussian_filter((view.image_srgb * inside[..., None]).numpy(), (sigma, sigma, 0), truncate=2.5)
+    return torch.from_numpy(blurred) / known.clamp(min=1e-4)[..., None], known
+
+
+def mirrored_detail(
+    assets: HeadAssets, texels: Texels, detail: Float[Tensor, "N 3"], weight: Float[Tensor, " N"]
+) -> Float[Tensor, "N 3"]:
+    """Detail (photo minus smooth colour) at the mirror image of each badly seen texel; zero where that is unseen."""
+    from scipy.spatial import KDTree
+
+    out = torch.zeros_like(detail)
+    source = torch.nonzero(weight > _MIRROR_WEIGHT)[:, 0]
+    if not len(source):
+        return out
+    template = torch.from_numpy(assets.v_template.astype(np.float32))
+    points = texels.interpolate(template)
+    wanted = torch.nonzero((weight < 1) & _mirror_may_be_seen(assets, texels, points, source))[:, 0]
+    if not len(wanted):
+        return out
+    mirrored = points[wanted] * torch.tensor([-1.0, 1.0, 1.0])
+    tree = KDTree(points[source].numpy(), balanced_tree=False, compact_nodes=False)
+    distance, nearest = tree.query(mirrored.numpy(), distance_upper_bound=_MIRROR_REACH_M, workers=2)
+    found = np.isfinite(distance)
+    chosen = source[torch.from_numpy(np.asarray(nearest)[found])]
+    fade = smoothstep(weight[chosen], _MIRROR_WEIGHT, 0.9)[:, None]
+    out[wanted[torch.from_numpy(found)]] = detail[chosen] * fade
+    return out
+
+
+def _mirror_may_be_seen(assets: HeadAssets, texels: Texels, points: Tensor, source: Tensor) -> Tensor:
+    """bool [N]: some vertex near the mirror image is near a seen texel. Spares the search for the back of the head."""
+    vertex_seen = torch.zeros(assets.num_vertices)
+    vertex_seen[texels.triangles[texels.face[source].long()].long().reshape(-1)] = 1
+    mirror, symmetric = mirror_vertices(assets.v_template.astype(np.float64), _MIRROR_REACH_M * 2)
+    hope = vertex_seen[torch.from_numpy(mirror)] * torch.from_numpy(symmetric).float()
+    return texels.interpolate(hope[:, None])[:, 0] > 0

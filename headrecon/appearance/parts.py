@@ -1,0 +1,145 @@
+"""Colours of what is not skin: eyes whose iris and white are matched to the photo, inner mouth, teeth, gums, tongue.
+
+They are painted, not projected: lids and lips hide most of them in a photo and would be baked into the eye otherwise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrecon.appearance.completion import SkinColors
+from headrecon.appearance.projection import Photo, View, sample, see, smoothstep
+from headrecon.appearance.texels import Texels
+from headrecon.structures import JOINT_NAMES, HeadAssets
+
+#: Half the visible iris, metres: 11.7 mm across (Rüfer, Schröder and Erb, Cornea 2005).
+_IRIS_RADIUS_M = 0.00585
+#: sRGB tones in even light; they are scaled to the photo's exposure. A brown iris is the world's most common.
+_IRIS = (0.30, 0.20, 0.13)
+_SCLERA = (0.80, 0.77, 0.74)
+_TONES = {
+    "upper_teeth": (0.86, 0.82, 0.74),
+    "lower_teeth": (0.83, 0.79, 0.71),
+    "teeth": (0.86, 0.82, 0.74),
+    "gums": (0.68, 0.38, 0.36),
+    "tongue": (0.66, 0.36, 0.34),
+    "mouth": (0.36, 0.13, 0.12),
+}
+#: Light reaches this far into the mouth (metres); beyond, what is left of it.
+_MOUTH_DEPTH_M = 0.03
+_MOUTH_DARK = 0.3
+
+
+def paint_parts(
+    assets: HeadAssets,
+    texels: Texels,
+    colors: Float[Tensor, "N 3"],
+    scene: tuple[Photo, View | None, Float[Tensor, "V 3"]],
+    tones: SkinColors,
+) -> Float[Tensor, "N 3"]:
+    """A copy of `colors` with the parts painted. scene: photo, its view of the head (or None), posed vertices."""
+    out = colors.clone()
+    template = torch.from_numpy(assets.v_template.astype(np.float32))
+    exposure = float((tones.skin.mean() / 0.6).clamp(0.6, 1.05))
+    eyes = {name: texels.of_part(assets, name) for name in ("leye", "reye")}
+    polar = {n: _polar(assets, texels.take(own).interpolate(template), n) for n, own in eyes.items() if len(own)}
+    if polar:
+        iris, sclera = _eye_tones(texels, eyes, polar, scene)
+        for name, (ratio, around, height) in polar.items():
+            out[eyes[name]] = _eye(ratio, around, height, iris, sclera)
+    for name, tone in _TONES.items():
+        own = texels.of_part(assets, name)
+        if len(own):
+            points = texels.take(own).interpolate(template)
+            out[own] = _inside(name, points, torch.tensor(tone) * exposure, colors[own])
+    return out
+
+
+def _polar(assets: HeadAssets, points: Float[Tensor, "N 3"], eye: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Angle from the optical axis (at rest +z) in iris radii, angle around it, and height -1..1 on the ball."""
+    joint = JOINT_NAMES.index(eye)
+    centre = torch.from_numpy(assets.J_regressor[joint].astype(np.float64) @ assets.v_template.astype(np.float64))
+    offset = points - centre.float()
+    radius = offset.norm(dim=1)
+    iris = float(torch.asin((_IRIS_RADIUS_M / radius.median()).clamp(max=0.9)))
+    angle = torch.atan2(offset[:, :2].norm(dim=1), offset[:, 2])
+    return angle / iris, torch.atan2(offset[:, 1], offset[:, 0]), offset[:, 1] / radius
+
+
+def _eye(
+    ratio: Tensor, around: Tensor, height: Tensor, iris: Float[Tensor, "3"], sclera: Float[Tensor, "3"]
+) -> Float[Tensor, "N 3"]:
+    """Pupil, iris with fibres and a dark rim, white that reddens and dims backwards, shade under the upper lid."""
+    fibres = torch.zeros_like(around)
+    for count, phase in ((23, 0.4), (37, 2.1), (61, 5.0)):
+        fibres += torch.sin(count * around + phase + 2.0 * torch.sin(5 * ratio + phase))
+    collarette = torch.exp(-(((ratio - 0.5) / 0.12) ** 2))
+    rim = 1 - 0.6 * smoothstep(ratio, 0.78, 1.0)
+    light = (1 + 0.07 * fibres + 0.18 * collarette) * rim
+    iris_color = iris * light[:, None]
+    back = smoothstep(ratio, 1.3, 3.2)[:, None]
+    white = sclera * (1 - back * torch.tensor([0.18, 0.36, 0.36]))
+    color = torch.lerp(iris_color, white, smoothstep(ratio, 0.94, 1.08)[:, None])
+    color = color * (1 - smoothstep(-ratio, -0.38, -0.32)[:, None] * 0.93)
+    return (color * (1 - 0.22 * smoothstep(height, 0.1, 0.6))[:, None]).clamp(0, 1)
+
+
+def _inside(name: str, points: Tensor, tone: Tensor, around: Tensor) -> Float[Tensor, "N 3"]:
+    """One flat tone that dims with depth. The cavity starts in the colour that the lips diffuse into it."""
+    depth = points[:, 2].max() - points[:, 2]
+    dim = 1 - (1 - _MOUTH_DARK) * smoothstep(depth, 0.002, _MOUTH_DEPTH_M)
+    if name == "mouth":
+        return torch.lerp(around, tone * dim[:, None], smoothstep(depth, 0.001, 0.012)[:, None])
+    return tone * (dim if name in ("tongue", "gums") else 0.5 + 0.5 * dim)[:, None]
+
+
+def _eye_tones(
+    texels: Texels,
+    eyes: dict[str, Tensor],
+    polar: dict[str, tuple[Tensor, Tensor, Tensor]],
+    scene: tuple[Photo, View | None, Tensor],
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Colours of iris and white from the photo; the defaults where it shows too little of them."""
+    photo, view, posed = scene
+    iris, sclera = torch.tensor(_IRIS), torch.tensor(_SCLERA)
+    if view is None:
+        return iris, sclera
+    seen_iris, seen_white = [_iris_pixels(photo)], []
+    for name, own in eyes.items():
+        if name not in polar:
+            continue
+        points = texels.take(own).interpolate(posed)
+        centre = points.mean(0)
+        sight = see(view, points, torch.nn.functional.normalize(points - centre, dim=1))
+        ratio = polar[name][0]
+        colors, seen = sample(view.image_srgb, sight.pixels), sight.weight > 0.1
+        seen_white.append(colors[seen & (ratio > 1.2) & (ratio < 2.0)])
+        if not len(seen_iris[0]):
+            seen_iris.append(colors[seen & (ratio > 0.5) & (ratio < 0.85)])
+    irises, whites = torch.cat(seen_iris), torch.cat(seen_white)
+    if len(irises) >= 12:
+        iris = irises.median(0).values.clamp(0.03, 0.8)
+    if len(whites) >= 12:
+        # The brighter of what lies beside the iris is white; the rest is lid, lash and shade.
+        bright = float(whites.mean(1).quantile(0.8).clamp(0.55, 0.86))
+        sclera = sclera * (bright / float(sclera.mean()))
+    return iris, sclera.clamp(0, 1)
+
+
+def _iris_pixels(photo: Photo) -> Float[Tensor, "N 3"]:
+    """Pixels between pupil and rim, in the lower two thirds where the lid throws no shade."""
+    found = [torch.zeros(0, 3)]
+    for ring in photo.iris_px if photo.iris_px is not None else ():
+        centre = ring[0]
+        radius = float(np.linalg.norm(ring[1:] - centre, axis=1).mean())
+        if radius < 2:
+            continue
+        r = torch.linspace(0.5, 0.82, 8)[:, None] * radius
+        # Image rows run down: angles from -20 to 200 degrees cover sides and bottom.
+        a = torch.deg2rad(torch.linspace(-20, 200, 45))[None]
+        pixels = torch.stack([float(centre[0]) + r * torch.cos(a), float(centre[1]) + r * torch.sin(a)], -1)
+        found.append(sample(photo.image_srgb.float(), pixels.reshape(-1, 2).float()))
+    return torch.cat(found)

@@ -1,0 +1,190 @@
+"""Looks a photo up at points of the posed head: where each lands, whether it is seen there, and how well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headrecon.errors import ShapeError
+from headrecon.geometry.cameras import camera_centers, crop_cameras, project_points
+from headrecon.ops.rasterize import rasterize, to_homogeneous_image
+from headrecon.structures import Cameras
+
+#: Neighbouring pixels whose depths differ by more (metres) lie on two surfaces: an outline, or one part before another.
+_OUTLINE_STEP_M = 0.008
+#: Colours fade in over this distance (metres on the head) from outlines and from the edge of the person mask.
+_OUTLINE_FADE_M = 0.005
+_MASK_FADE_M = 0.008
+#: A surface seen at a cosine below the first is not used, above the second fully.
+_COSINES = (0.15, 0.5)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture with its one camera. mask: 1 on the person.
+
+    iris_px: centre and four rim points of the subject's right, then left iris.
+    """
+
+    image_srgb: Float[Tensor, "H W 3"]
+    cameras: Cameras
+    mask: Float[Tensor, "H W"] | None = None
+    iris_px: Float[np.ndarray, "2 5 2"] | None = None
+
+    def checked(self) -> Photo:
+        """Return self; raise ShapeError when picture, camera and mask do not belong together."""
+        size = (self.cameras.height, self.cameras.width)
+        if tuple(self.image_srgb.shape) != (*size, 3):
+            raise ShapeError(f"photo must have the camera's shape {(*size, 3)}, found {tuple(self.image_srgb.shape)}")
+        if self.mask is not None and tuple(self.mask.shape) != size:
+            raise ShapeError(f"person mask must have shape {size}, found {tuple(self.mask.shape)}")
+        if self.cameras.viewmats.numel() != 16:
+            raise ShapeError("a photo has one camera, found several")
+        return self
+
+
+@dataclass(frozen=True)
+class View:
+    """The part of a photo that shows the head, with the head's own depth there.
+
+    clear: 0 at outlines and beyond the person, 1 well inside. part: index of the part that each pixel sees, -1 outside.
+    seen_faces: the triangles that some pixel sees. metres_per_px is the size of a pixel at the head's distance.
+    """
+
+    image_srgb: Float[Tensor, "h w 3"]
+    cameras: Cameras
+    depth_z: Float[Tensor, "h w"]
+    clear: Float[Tensor, "h w"]
+    part: Int[Tensor, "h w"]
+    person: Float[Tensor, "h w"]
+    seen_faces: Int[Tensor, " M"]
+    metres_per_px: float
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How a photo sees N points: pixels in the view, weight in 0..1 (0: hidden, outside, or too slanted)."""
+
+    pixels: Float[Tensor, "N 2"]
+    weight: Float[Tensor, " N"]
+
+
+def look(
+    photo: Photo, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "F 3"], part: Int[Tensor, " F"], target_px: int
+) -> View | None:
+    """Cut the head out of the photo and find its outlines. None when no vertex lies in the picture.
+
+    part: part index of each triangle. target_px: a head higher than this in the photo is scaled down to it, so that
+    sampling does not skip pixels.
+    """
+    cameras = _single(photo.checked().cameras)
+    box = _head_box(vertices, cameras)
+    if box is None:
+        return None
+    scale = min(1.0, target_px / (box[3] - box[1]))
+    size = (max(2, round((box[2] - box[0]) * scale)), max(2, round((box[3] - box[1]) * scale)))
+    view_cameras = crop_cameras(cameras, box, size)
+    image = _cut(photo.image_srgb.float(), box, size)
+    person = torch.ones(size[1], size[0])
+    if photo.mask is not None:
+        person = _cut(photo.mask.float()[..., None], box, size)[..., 0]
+    raster = rasterize(to_homogeneous_image(vertices.float(), view_cameras)[None], triangles, size[1], size[0])
+    depth = torch.where(raster.covered, raster.depth_z, torch.inf)[0]
+    seen = raster.face_index[0].long()
+    parts = torch.where(seen >= 0, part[seen.clamp(min=0)], -1)
+    finite = depth[depth.isfinite()]
+    if not len(finite):
+        return None
+    metres_per_px = float(finite.median() / view_cameras.Ks[0, 0])
+    clear = _fade(_distance(~_outline(depth)), _OUTLINE_FADE_M / metres_per_px)
+    if photo.mask is not None:
+        clear = clear * _fade(_distance(person > 0.5), _MASK_FADE_M / metres_per_px)
+    return View(image, view_cameras, depth, clear, parts, person, seen[seen >= 0].unique(), metres_per_px)
+
+
+def see(view: View, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Sight:
+    """Where the points land in the view and how well they are seen. normals point outwards, unit length."""
+    pixels, depth = project_points(points.float(), view.cameras)
+    to_camera = torch.nn.functional.normalize(camera_centers(view.cameras) - points, dim=1)
+    cosine = (normals * to_camera).sum(1)
+    height, width = view.depth_z.shape
+    column, row = pixels[:, 0].floor().long(), pixels[:, 1].floor().long()
+    inside = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (depth > 0)
+    front = view.depth_z[row.clamp(0, height - 1), column.clamp(0, width - 1)]
+    # The buffer holds depth at pixel centres; a slanted surface may differ by its slope over a pixel.
+    slope = ((1 - cosine.square()).clamp(min=0).sqrt() / cosine.clamp(min=0.05)).clamp(max=4)
+    visible = inside & (depth <= front + 1e-3 + 2 * view.metres_per_px * slope)
+    weight = smoothstep(cosine, *_COSINES) * sample(view.clear[..., None], pixels)[:, 0] * visible
+    return Sight(pixels, weight)
+
+
+def sample(image: Float[Tensor, "h w D"], pixels: Float[Tensor, "N 2"], mode: str = "bilinear") -> Float[Tensor, "N D"]:
+    """Values at pixel positions (first centre at 0.5); beyond the border the border's value."""
+    height, width = image.shape[:2]
+    grid = pixels / pixels.new_tensor([width, height]) * 2 - 1
+    got = torch.nn.functional.grid_sample(
+        image.permute(2, 0, 1)[None], grid[None, None], mode=mode, padding_mode="border", align_corners=False
+    )
+    return got[0, :, 0].T
+
+
+def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
+    """0 below low, 1 above high, smooth between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _single(cameras: Cameras) -> Cameras:
+    """The one camera without leading axes, in float32."""
+    viewmat, k = cameras.viewmats.detach().float().reshape(4, 4), cameras.Ks.detach().float().reshape(3, 3)
+    return Cameras(viewmat, k, cameras.width, cameras.height)
+
+
+def _head_box(vertices: Tensor, cameras: Cameras) -> tuple[int, int, int, int] | None:
+    """Pixel box (x0, y0, x1, y1) around the head with a quarter of its height free for hair, inside the picture."""
+    pixels, depth = project_points(vertices.float(), cameras)
+    ahead = pixels[depth > 0]
+    if not len(ahead):
+        return None
+    low, high = ahead.amin(0), ahead.amax(0)
+    margin = 0.25 * float(high[1] - low[1])
+    x0, y0 = (max(0, int(np.floor(float(v) - margin))) for v in low)
+    x1 = min(cameras.width, int(np.ceil(float(high[0]) + margin)))
+    y1 = min(cameras.height, int(np.ceil(float(high[1]) + margin)))
+    return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
+
+
+def _cut(image: Float[Tensor, "H W D"], box: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
+    crop = image[box[1] : box[3], box[0] : box[2]]
+    if (crop.shape[1], crop.shape[0]) == size:
+        return crop.contiguous()
+    smaller = torch.nn.functional.interpolate(
+        crop.permute(2, 0, 1)[None], size=(size[1], size[0]), mode="bilinear", antialias=True, align_corners=False
+    )
+    return smaller[0].permute(1, 2, 0).contiguous()
+
+
+def _outline(depth: Float[Tensor, "h w"]) -> Tensor:
+    """bool [h,w]: the depth jumps between this pixel and a neighbour, or there is nothing here."""
+    filled = torch.where(depth.isfinite(), depth, 1e3)[None, None]
+    nearest = -torch.nn.functional.max_pool2d(-filled, 3, stride=1, padding=1)
+    farthest = torch.nn.functional.max_pool2d(filled, 3, stride=1, padding=1)
+    return ((farthest - nearest) > _OUTLINE_STEP_M)[0, 0] | ~depth.isfinite()
+
+
+def _distance(inside: Tensor) -> Float[Tensor, "h w"]:
+    """Pixels to the nearest False; a picture's own border does not count."""
+    from scipy.ndimage import distance_transform_edt
+
+    if bool(inside.all()):
+        return torch.full(inside.shape, 1e6)
+    return torch.from_numpy(np.asarray(distance_transform_edt(inside.numpy()), dtype=np.float32))
+
+
+def _fade(distance_px: Tensor, over_px: float) -> Tensor:
+    """0 up to one pixel from the edge (interpolation reads that far), 1 from `over_px` on."""
+    return smoothstep(distance_px, 1.0, 1.0 + max(over_px, 1.0))
