@@ -177,7 +177,11 @@ def _offline_advice(command: str) -> str:
 
 
 def _models() -> Iterator[Finding]:
-    return iter(())
+    from headrecon.models.store import list_models
+
+    for entry in list_models():
+        where = f"{entry.state}, {entry.path}" if entry.path else entry.state
+        yield Finding("Models and networks", f"model {entry.name}", "ok" if entry.path else "info", where)
 
 
 def _disk() -> Iterator[Finding]:

@@ -23,6 +23,9 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
     )  # fmt: skip
     add.add_argument("path", metavar="PATH", help="the model's file or directory")
     add.add_argument("--name", help="the name to call it by with --model (default: from its kind)")
+    add.add_argument(
+        "--licence", help="declare your copy's terms where the file does not tell: cc-by-4.0 for FLAME 2023 Open"
+    )
     add.add_argument("--overwrite", action="store_true", help="replace a model of the same name")
     add.set_defaults(run=_add)
 
@@ -40,16 +43,50 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _list(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    import json
+
+    from headrecon.cli.console import table
+    from headrecon.models.store import list_models
+
+    entries = list_models()
+    if args.json:
+        print(json.dumps([entry.as_dict() for entry in entries], indent=2, ensure_ascii=False))
+        return 0
+    rows = [(e.name, e.state, e.licence, "yes" if e.commercial else "NO", str(e.path or "")) for e in entries]
+    print(table(rows, ("model", "state", "licence", "commercial", "file")))
+    print("\nUse one with `headrecon reconstruct --model NAME`; bring your own with `headrecon models add PATH`.")
+    return 0
 
 
 def _add(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from headrecon.cli.console import Progress
+
+    with Progress(f"headrecon: reading {args.path}") as progress:
+        from headrecon.models.store import add_model
+
+        entry = add_model(args.path, name=args.name, licence=args.licence, overwrite=args.overwrite, progress=progress)
+    print(f"added {entry.name}: {entry.path}")
+    if not entry.commercial:
+        print(f"heads made with it may not be used commercially ({entry.licence})")
+    if not entry.has_landmarks:
+        print(f"it has no face landmarks yet, which reconstruct needs: run `headrecon models embed {entry.name}`")
+    return 0
 
 
 def _embed(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from headrecon.cli.console import Progress
+
+    with Progress(f"headrecon: putting landmarks on {args.name}") as progress:
+        from headrecon.embedding import embed_model
+
+        entry = embed_model(args.name, progress=progress)
+    print(f"{entry.name} now carries the landmarks of the face, the irises and the 68 iBUG points: {entry.path}")
+    return 0
 
 
 def _remove(args: argparse.Namespace) -> int:
-    raise NotImplementedError
+    from headrecon.models.store import remove_model
+
+    remove_model(args.name)
+    print(f"removed {args.name}")
+    return 0
