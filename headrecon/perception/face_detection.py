@@ -6,7 +6,7 @@ faces from a fifth of the frame up, the full-range one down to about a twentieth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,11 @@ SEARCH_SIZE = 1280
 #: Below this part of the frame the box of the full-range network is the better one.
 SHORT_RANGE_MIN_FRACTION = 0.15
 MIN_SCORE = 0.5
+#: Upright faces score 0.8 and more; below, the picture may be lying on its side.
+CERTAIN_SCORE = 0.75
+TURNED_ADVANTAGE = 0.1
+#: Sides of the tiles, as fractions of the shorter side of the reduced picture.
+TILE_FRACTIONS = (2, 4, 6)
 #: Boxes that overlap more than this (intersection over union) are one face.
 SAME_FACE_OVERLAP = 0.3
 
@@ -52,18 +57,24 @@ SHORT_RANGE = AnchorLayout(128, ((8, 2), (16, 6)))
 FULL_RANGE = AnchorLayout(192, ((4, 1),))
 
 
-def detect_faces(image_srgb: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list[FaceDetection]:
-    """All faces, best score first. Tiles and turned pictures are tried only where the plain picture shows none.
+def search_faces(image_srgb: UInt8[np.ndarray, "H W 3"], networks: Networks) -> Iterator[list[FaceDetection]]:
+    """Candidates, stage after stage: the plain picture, smaller and smaller tiles of it.
 
-    Boxes and key points are in pixels of the image. The list is empty where nothing is found.
+    Each stage costs more than the one before; stop at the first that holds a face (a detection may be none, the mesh
+    network knows better). Boxes and key points are in pixels of the image, best score first.
     """
     small, scale = _reduced(image_srgb)
-    found = _detect_whole(small, networks)
-    if not found:
-        found = _detect_turned(small, networks)
-    if not found:
-        found = _detect_tiles(small, networks)
-    return [_moved(face, scale, (0.0, 0.0)) for face in found]
+    yield [_moved(face, scale, (0.0, 0.0)) for face in _detect_any_way_up(small, networks)]
+    for fraction in TILE_FRACTIONS:
+        tile = min(small.shape[:2]) // fraction
+        if tile < FULL_RANGE.input_size // 2:  # smaller tiles would only be blown up
+            return
+        yield [_moved(face, scale, (0.0, 0.0)) for face in _detect_tiles(small, tile, networks)]
+
+
+def detect_faces(image_srgb: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list[FaceDetection]:
+    """The candidates of the first stage of `search_faces` that has any."""
+    return next((found for found in search_faces(image_srgb, networks) if found), [])
 
 
 def _reduced(image: UInt8[np.ndarray, "H W 3"]) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
@@ -88,32 +99,38 @@ def _detect_whole(image: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list
     return _first_of_each([*large, *far, *small])
 
 
-def _detect_turned(image: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list[FaceDetection]:
-    """Quarter turns, for photos whose EXIF orientation was lost."""
+def _detect_any_way_up(image: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list[FaceDetection]:
+    """The plain picture; where it shows nothing certain also its quarter turns, for photos that lost their EXIF.
+
+    The networks find faces lying on their side, even upside down, but with a lower score and misplaced eyes.
+    """
     height, width = image.shape[:2]
+    best = _detect_whole(image, networks)
+    score = _best_score(best)
+    if score >= CERTAIN_SCORE:
+        return best
     for turns in (1, 3, 2):
         found = _detect_whole(np.ascontiguousarray(np.rot90(image, turns)), networks)
-        if found:
-            return [_turned_back(face, turns, width, height) for face in found]
-    return []
+        if _best_score(found) > score + TURNED_ADVANTAGE:
+            best = [_turned_back(face, turns, width, height) for face in found]
+            score = _best_score(found) - TURNED_ADVANTAGE
+    return best
 
 
-def _detect_tiles(image: UInt8[np.ndarray, "H W 3"], networks: Networks) -> list[FaceDetection]:
-    """Square tiles that overlap by a third, half and then a quarter of the picture's shorter side wide."""
+def _detect_tiles(image: UInt8[np.ndarray, "H W 3"], tile: int, networks: Networks) -> list[FaceDetection]:
+    """Square tiles that overlap by a third."""
     height, width = image.shape[:2]
-    for fraction in (2, 4):
-        tile = min(height, width) // fraction
-        if tile < FULL_RANGE.input_size // 2:  # smaller tiles would only be blown up
-            return []
-        found = []
-        for top in _tile_starts(height, tile):
-            for left in _tile_starts(width, tile):
-                part = image[top : top + tile, left : left + tile]
-                faces = run_detector(part, networks.face_full_range, FULL_RANGE)
-                found += [_moved(face, 1.0, (left, top)) for face in faces]
-        if found:
-            return _first_of_each(sorted(found, key=lambda f: -f.score))
-    return []
+    found = []
+    for top in _tile_starts(height, tile):
+        for left in _tile_starts(width, tile):
+            part = image[top : top + tile, left : left + tile]
+            faces = run_detector(part, networks.face_full_range, FULL_RANGE)
+            found += [_moved(face, 1.0, (left, top)) for face in faces]
+    return _first_of_each(sorted(found, key=lambda f: -f.score))
+
+
+def _best_score(faces: Sequence[FaceDetection]) -> float:
+    return max((face.score for face in faces), default=0.0)
 
 
 def _tile_starts(length: int, tile: int) -> list[int]:

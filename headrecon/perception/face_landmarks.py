@@ -61,6 +61,23 @@ def roi_from_landmarks(points: Float[np.ndarray, "478 3"]) -> Roi:
     return Roi(float(center[0]), float(center[1]), ROI_MARGIN * float((high - low).max()), level.angle_rad)
 
 
+def _settled(image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, network: MeshNetwork) -> FaceMesh:
+    """A first reading, looked at again while the region that follows from the points is far from the one looked at.
+
+    A face that lies on its side is detected with a tilt that is wrong by half a right angle.
+    """
+    mesh = read_region(image_srgb, roi, network)
+    for _ in range(_MAX_SETTLING):
+        before, roi = roi, roi_from_landmarks(mesh.points)
+        shift = math.hypot(roi.center_x - before.center_x, roi.center_y - before.center_y) / roi.size
+        turn = abs(math.remainder(roi.angle_rad - before.angle_rad, math.tau))
+        growth = abs(math.log(roi.size / before.size)) / 2.0
+        if max(shift, turn, growth) < _SETTLED_CHANGE or mesh.presence < _HOPELESS:
+            break
+        mesh = read_region(image_srgb, roi, network)
+    return mesh
+
+
 @dataclass(frozen=True)
 class Look:
     """A small change of the region, and whether it is looked at in the mirror."""
@@ -90,6 +107,11 @@ LOOKS: tuple[Look, ...] = tuple(
     for dy in (_SHIFT, -_SHIFT)
 )
 _LOOK_MARGIN = 0.12
+_MAX_SETTLING = 3
+#: A change of the region (parts of its side, radians) that is small enough to go on from.
+_SETTLED_CHANGE = 0.12
+#: A presence at which no further look is spent on a detection.
+_HOPELESS = 0.3
 
 
 def read_region(image_srgb: UInt8[np.ndarray, "H W 3"], roi: Roi, network: MeshNetwork) -> FaceMesh:
@@ -103,10 +125,13 @@ def read_face(
 ) -> FaceMesh:
     """The points of a detected face: a first look finds the region, the mean of several looks gives the points.
 
-    Fewer looks are faster and less repeatable; `(Look(),)` is what MediaPipe does for the second frame of a video.
+    Where the first look sees no face (presence below 0.3) its result is returned as it is. Fewer looks are faster and
+    less repeatable; `(Look(),)` is what MediaPipe does for the second frame of a video.
     """
-    first = read_region(image_srgb, roi_from_detection(face), network)
-    roi = roi_from_landmarks(first.points)
+    settled = _settled(image_srgb, roi_from_detection(face), network)
+    if settled.presence < _HOPELESS:
+        return settled
+    roi = roi_from_landmarks(settled.points)
     tile = Tile(image_srgb, roi, network.input_size, _LOOK_MARGIN)
     swap = mirror_indices()
     points, presences = [], []
