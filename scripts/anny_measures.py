@@ -55,6 +55,10 @@ def find_measures(raw: AnnyRaw, mean: np.ndarray, ibug68: np.ndarray) -> dict[st
         "nose_protrusion": pair(points["subnasale"], points["pronasale"]),
         "lip_length": across(points["cheilion"]),
         "interpupillary_distance": pair(points["pupil_left"], points["pupil_right"]),
+        "tragion_top_of_head": LandmarkEmbedding(
+            np.array([[points["tragion"], mirror[points["tragion"]], points["tragion"]], [points["vertex"]] * 3]),
+            np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]),
+        ),
         "ear_length": pair(points["ear_top"], points["ear_bottom"]),
     }
     return {name: Measurement(name, e) for name, e in table.items()}
@@ -109,6 +113,10 @@ def _points(raw: AnnyRaw, v: np.ndarray) -> dict[str, int]:
     # The ends of the ear are what its length slider moves furthest apart.
     stretch = raw.directions[:, 1, [str(n) for n in raw.direction_names].index("l-ear-scale-vert-incr+")]
     out["ear_top"], out["ear_bottom"] = int(stretch.argmax()), int(stretch.argmin())
+    ear_middle = (v[out["ear_top"]] + v[out["ear_bottom"]]) / 2
+    tragus = np.array([v[out["zygion"], 0] + 4e-3, ear_middle[1], front_of_ear])
+    out["tragion"] = pick(skin & ~ear & left, -((v - tragus) ** 2).sum(1))
+    out["vertex"] = pick(skin & (np.abs(raw.vertices[:, 0]) < 1e-5), v[:, 1])
     return out
 
 

@@ -37,7 +37,7 @@ EXTRA_SIGMA = {"face": 0.05, "ear": 0.13, "neck": 0.20, "head": 0.08, "eye_ball"
 #: mesh as an anthropometrist feels them under the skin (bigonial breadth, nose length); the scans decide there.
 MATCHED = (
     "head_breadth", "head_length", "head_circumference", "bizygomatic_breadth", "menton_sellion_length",
-    "nose_breadth", "nose_protrusion", "lip_length", "interpupillary_distance", "ear_length",
+    "nose_breadth", "nose_protrusion", "lip_length", "interpupillary_distance", "ear_length", "tragion_top_of_head",
 )  # fmt: skip
 #: Sliders that are left out: they fold or age the mesh rather than shape it, or belong to children.
 EXCLUDED = ("age-child",)

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
+from headrecon.geometry.closest import closest_points
 from headrecon.models.adapters.anny import PART_NAMES, AnnyRaw
 from headrecon.structures import triangulate
 
@@ -195,7 +196,7 @@ def register(raw: AnnyRaw, ict: IctData, verbose: bool = True) -> Registration:
         vertices = _fit_free(raw, vertices, pairs, rim_ids, rim_xyz, laplacian, stiffness=3.0 * 0.7**step)
         if verbose:
             print(f"free {step}: median {1e3 * np.median(np.abs(pairs.distance)):.3f} mm, matched {len(pairs.ids)}")
-    return _locate(vertices, active, ict, tree, used)
+    return _locate(vertices, active, ict)
 
 
 @dataclass(frozen=True)
@@ -273,24 +274,12 @@ def _socket_vertices(raw: AnnyRaw, rim_ids: np.ndarray) -> np.ndarray:
     return np.setdiff1d(np.unique(raw.faces[socket]), rim_ids)
 
 
-def _locate(vertices, active, ict, tree, used) -> Registration:
+def _locate(vertices, active, ict) -> Registration:
     """Closest points on ICT's triangles for the fitted vertices, with trust falling off over 3 mm of distance."""
-    from trimesh.triangles import closest_point, points_to_barycentric
-
-    incident: dict[int, list[int]] = {}
-    for t, corners in enumerate(ict.triangles):
-        for c in corners:
-            incident.setdefault(int(c), []).append(t)
-    _, near = tree.query(vertices[active], k=6)
     n = len(vertices)
     out_triangle, out_bary, trust = np.zeros(n, dtype=np.int64), np.zeros((n, 3)), np.zeros(n)
-    for v, row in zip(active, used[near], strict=True):
-        candidates = np.unique(np.concatenate([incident[int(c)] for c in row]))
-        corners = ict.vertices[ict.triangles[candidates]]
-        points = closest_point(corners, np.repeat(vertices[v][None], len(candidates), axis=0))
-        distance = np.linalg.norm(points - vertices[v], axis=1)
-        best = distance.argmin()
-        out_triangle[v] = candidates[best]
-        out_bary[v] = points_to_barycentric(corners[best][None], points[best][None])[0]
-        trust[v] = np.exp(-((distance[best] / 3e-3) ** 2))
+    out_triangle[active], out_bary[active] = closest_points(ict.vertices, ict.triangles, vertices[active])
+    found = (out_bary[active, :, None] * ict.vertices[ict.triangles[out_triangle[active]]]).sum(1)
+    distance = np.linalg.norm(found - vertices[active], axis=1)
+    trust[active] = np.exp(-((distance / 3e-3) ** 2))
     return Registration(vertices, out_triangle, out_bary, trust)

@@ -193,9 +193,10 @@ def _tighten_mouth_bag(selection: source.HeadSelection, shapes: np.ndarray) -> n
 def _new_parts(base: np.ndarray, helpers: dict, spheres: dict, lip_line: float) -> dict[str, tuple[str, Part]]:
     """Our eyes, teeth and gums by part name, each with the helper that carries it; lip_line is the shut mouth's y."""
     upper = base[helpers["upper_teeth"]]
+    front = float(upper[:, 2].max()) - 3.0e-3  # the helpers touch the inside of the lips
     # The helpers' arches are 72 mm wide, a fifth more than people's; ours keep the front and are as wide as people's.
-    top = Arch(0.031, float(upper[:, 2].max()), 0.046, lip_line - 1.8e-3, -1)
-    bottom = Arch(0.0295, float(upper[:, 2].max()) - 3.2e-3, 0.044, lip_line - 0.3e-3, 1)
+    top = Arch(0.031, front, 0.046, lip_line - 1.8e-3, -1)
+    bottom = Arch(0.0295, front - 3.2e-3, 0.044, lip_line - 0.3e-3, 1)
     out: dict[str, tuple[str, Part]] = {}
     for eye in ("leye", "reye"):
         out[eye] = (eye, eyeball(*spheres[eye]))

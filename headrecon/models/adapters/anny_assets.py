@@ -105,8 +105,18 @@ def regions(raw: AnnyRaw) -> dict[str, Float[np.ndarray, " V"]]:
         "scalp": scalp.astype(np.float32),
         "face": face.astype(np.float32),
         "nose": support("nose-scale", "nose-volume").astype(np.float32),
-        "lips": support("mouth-upperlip-volume", "mouth-lowerlip-volume").astype(np.float32),
+        "brows": (skin * _brow_band(raw)).astype(np.float32),
+        "lips": _step(support("mouth-upperlip-volume", "mouth-lowerlip-volume"), 0.5, 1.0).astype(np.float32),
     }
+
+
+def _brow_band(raw: AnnyRaw) -> Float[np.ndarray, " V"]:
+    """A band of 9 mm over each eye, arched as brows are, from 8 mm beside the midline to the temple."""
+    x, y, z = raw.vertices.T
+    across = np.abs(x)
+    middle = 0.0195 + 0.004 * np.sin(np.pi * np.clip((across - 0.008) / 0.05, 0, 1) ** 1.3)
+    band = _step(0.0055 - np.abs(y - middle), 0.0, 0.003)
+    return band * _step(across, 0.007, 0.010) * _step(-across, -0.056, -0.050) * (z > -0.01)
 
 
 def _step(value: np.ndarray, low: float, high: float) -> np.ndarray:
