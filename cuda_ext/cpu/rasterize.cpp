@@ -45,18 +45,34 @@ Scratch& scratch() {
 }
 
 struct SnappedPoint {
-  int32_t x, y;
+  int32_t x, y;       // subpixels: decide coverage
+  float px, py;       // pixels, as they are: decide depth, which on slivers is too sensitive for rounded corners
   float inv_z;
 };
 
 SnappedPoint snap(const HomPoint& p) {
   // Divide, not multiply by 1/z: the reference has to round to the same subpixel. lrintf rounds half to even, as torch.
-  return {static_cast<int32_t>(std::lrintf(p.x / p.z * HR_SUBPIXELS)),
-          static_cast<int32_t>(std::lrintf(p.y / p.z * HR_SUBPIXELS)), 1.0f / p.z};
+  const float px = p.x / p.z, py = p.y / p.z;
+  return {static_cast<int32_t>(std::lrintf(px * HR_SUBPIXELS)), static_cast<int32_t>(std::lrintf(py * HR_SUBPIXELS)), px, py,
+          1.0f / p.z};
 }
 
 int32_t min3(int32_t a, int32_t b, int32_t c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
 int32_t max3(int32_t a, int32_t b, int32_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+
+// 1/z over the image as a plane: its value at (px, py) and its slopes.
+void set_depth_plane(const SnappedPoint& a, const SnappedPoint& b, const SnappedPoint& c, double px, double py,
+                     LargeTriangle& g) {
+  const double abx = static_cast<double>(b.px) - a.px, aby = static_cast<double>(b.py) - a.py;
+  const double acx = static_cast<double>(c.px) - a.px, acy = static_cast<double>(c.py) - a.py;
+  const double abz = static_cast<double>(b.inv_z) - a.inv_z, acz = static_cast<double>(c.inv_z) - a.inv_z;
+  const double area = abx * acy - aby * acx;
+  // Rounding alone gave this triangle an area: any depth between its corners will do, and the slopes have no meaning.
+  const double scale = std::fabs(area) > 1e-9 ? 1.0 / area : 0.0;
+  g.inv_z_dx = (abz * acy - acz * aby) * scale;
+  g.inv_z_dy = (acz * abx - abz * acx) * scale;
+  g.inv_z = a.inv_z + (px - a.px) * g.inv_z_dx + (py - a.py) * g.inv_z_dy;
+}
 
 // Add one projected triangle to the chunk unless it covers no pixel centre.
 void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, SnappedPoint c, int32_t face, Chunk& chunk) {
@@ -81,7 +97,6 @@ void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, Sn
   const SnappedPoint* corner[3] = {&a, &b, &c};
   const int32_t px = x0 * HR_SUBPIXELS + HR_SUBPIXELS / 2, py = y0 * HR_SUBPIXELS + HR_SUBPIXELS / 2;
   LargeTriangle g;
-  double inv_z = 0.0, inv_z_dx = 0.0, inv_z_dy = 0.0;
   for (int i = 0; i < 3; ++i) {
     const SnappedPoint &s = *corner[(i + 1) % 3], &e = *corner[(i + 2) % 3];
     const int32_t dx = e.x - s.x, dy = e.y - s.y;
@@ -89,14 +104,8 @@ void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, Sn
     g.edge[i] = value - (hr_edge_is_top_left(dx, dy) ? 0 : 1);
     g.step_x[i] = -static_cast<int64_t>(dy) * HR_SUBPIXELS;
     g.step_y[i] = static_cast<int64_t>(dx) * HR_SUBPIXELS;
-    const double weight = corner[i]->inv_z / static_cast<double>(area);
-    inv_z += value * weight;
-    inv_z_dx += g.step_x[i] * weight;
-    inv_z_dy += g.step_y[i] * weight;
   }
-  g.inv_z = inv_z;
-  g.inv_z_dx = inv_z_dx;
-  g.inv_z_dy = inv_z_dy;
+  set_depth_plane(a, b, c, x0 + 0.5, y0 + 0.5, g);
 
   Triangle t;
   const bool small = right - left <= kSmallSide * HR_SUBPIXELS && bottom - top <= kSmallSide * HR_SUBPIXELS;
@@ -105,9 +114,9 @@ void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, Sn
     t.step_x[i] = static_cast<int32_t>(g.step_x[i]);
     t.step_y[i] = static_cast<int32_t>(g.step_y[i]);
   }
-  t.inv_z = static_cast<float>(inv_z);
-  t.inv_z_dx = static_cast<float>(inv_z_dx);
-  t.inv_z_dy = static_cast<float>(inv_z_dy);
+  t.inv_z = static_cast<float>(g.inv_z);
+  t.inv_z_dx = static_cast<float>(g.inv_z_dx);
+  t.inv_z_dy = static_cast<float>(g.inv_z_dy);
   t.inv_z_min = std::fmin(a.inv_z, std::fmin(b.inv_z, c.inv_z));
   t.inv_z_max = std::fmax(a.inv_z, std::fmax(b.inv_z, c.inv_z));
   t.x0 = static_cast<int16_t>(x0);

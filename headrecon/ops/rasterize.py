@@ -45,7 +45,7 @@ class Raster:
         return self.face_index >= 0
 
 
-def to_homogeneous_image(vertices: Float[Tensor, "*C V 3"], cameras: Cameras) -> Float[Tensor, "*C V 3"]:
+def to_homogeneous_image(vertices: Float[Tensor, "*B V 3"], cameras: Cameras) -> Float[Tensor, "*C V 3"]:
     """World positions in metres to homogeneous image space, h = K (R X + t) = (x z, y z, z) with x, y in pixels.
 
     vertices [V,3] are seen by every camera, [C,V,3] one set by each. Differentiable in vertices and cameras.
