@@ -92,7 +92,7 @@ class ReconstructConfig:
     model: str = setting("anny", "head model: anny, flame, ict, or the path of a converted .npz")
     age: str = setting("adult", "whose heads the identity prior describes", choices=("adult", "child"))
     seed: int = setting(0, "seed of everything random; the same seed gives the same head", low=0, high=2**32 - 1)
-    device: str = setting("cpu", "where to compute: cpu, cuda, or cuda:N")
+    device: str = setting("cpu", "where to compute; this version computes on the CPU only", choices=("cpu",))
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     fit: FitConfig = field(default_factory=FitConfig)
@@ -203,7 +203,7 @@ def known_setting(key: str, source: str = "") -> Setting:
     if key in known:
         return known[key]
     by_tail = [k for k in known if k.rpartition(".")[2] == key]
-    near = by_tail or difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    near = by_tail or difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     near = near or [k for k in known if difflib.get_close_matches(key, [k.rpartition(".")[2]], cutoff=0.6)][:1]
     hint = f"did you mean {near[0]!r}?" if near else f"the settings are: {', '.join(known)}"
     raise InputError(f"{source + ': ' if source else ''}unknown setting {key!r}; {hint}")
@@ -250,7 +250,7 @@ def _range_text(low: int | float | None, high: int | float | None) -> str:
 
 
 def _nearest(found: Any, valid: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(found), list(valid), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(found), list(valid), n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
