@@ -2,7 +2,7 @@
 
 A problem is a list of `Block`s (what may move, with a Gaussian prior and bounds) and of `Residual`s (what was seen).
 Residuals name the blocks that they touch, so photometric, multi-view and temporal terms join by being appended.
-The cost is 1/2 sum rho(|r_g|^2) over residual groups g plus 1/2 |(x - mean)/sigma|^2 over the blocks.
+The cost is 1/2 sum rho(|r_g|^2) over residual groups g plus 1/2 |(x - mean)/sigma|^2 + tilt . x over the blocks.
 
 Bounds are kept by an active set: each step solves the damped quadratic model inside the box, so that a parameter that
 wants to leave stays on its bound and the others react to that (Kanzow, Yamashita, Fukushima 2004 prove convergence of
@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -31,7 +31,7 @@ class Block:
     """A named group of parameters.
 
     mean and sigma describe an independent Gaussian prior per entry (sigma = inf: none). lower and upper bound the
-    entries; free = False keeps entries at their starting value.
+    entries; free = False keeps entries at their starting value. tilt is the slope of a linear term of the cost.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Block:
     lower: Float[np.ndarray, " N"] | None = None
     upper: Float[np.ndarray, " N"] | None = None
     free: Bool[np.ndarray, " N"] | None = None
+    tilt: Float[np.ndarray, " N"] | None = None
 
     @staticmethod
     def make(
@@ -62,6 +63,7 @@ class Block:
         return len(self.mean)
 
 
+@runtime_checkable
 class Residual(Protocol):
     """Whitened residuals of one kind. `group` consecutive entries share one robust weight (2 for an image point)."""
 
@@ -124,9 +126,10 @@ class Problem:
                 raise ShapeError(f"residual {r.name!r} needs the blocks {missing}, which the problem lacks")
             self._columns[id(r)] = self.columns(r.blocks)
         self._prior_mean = self._gather("mean")
-        self._prior_weight = 1.0 / self._gather("sigma") ** 2
+        self.prior_precision = 1.0 / self._gather("sigma") ** 2
         self.lower, self.upper = self._gather("lower", -np.inf), self._gather("upper", np.inf)
         self.free = self._gather("free", 1.0).astype(bool)
+        self._tilt = self._gather("tilt", 0.0)
 
     def _gather(self, name: str, default: float = 0.0) -> np.ndarray:
         parts = [getattr(b, name) if getattr(b, name) is not None else np.full(b.size, default) for b in self.blocks]
@@ -148,7 +151,7 @@ class Problem:
     def cost(self, x: Float[np.ndarray, " P"]) -> float:
         """The robust cost, priors included."""
         values = self.unpack(x)
-        total = 0.5 * float(self._prior_weight @ (x - self._prior_mean) ** 2)
+        total = 0.5 * float(self.prior_precision @ (x - self._prior_mean) ** 2) + float(self._tilt @ x)
         for r in self.residuals:
             total += 0.5 * float(r.kernel.rho(_squared_norms(r.evaluate(values), r.group)).sum())
         return total
@@ -159,16 +162,21 @@ class Problem:
         """Cost, gradient and Gauss-Newton matrix (robust weights applied, priors included)."""
         values = self.unpack(x)
         difference = x - self._prior_mean
-        gradient = self._prior_weight * difference
-        total = 0.5 * float(gradient @ difference)
-        hessian = np.diag(self._prior_weight)
+        gradient = self.prior_precision * difference
+        total = 0.5 * float(gradient @ difference) + float(self._tilt @ x)
+        gradient = gradient + self._tilt
+        hessian = np.diag(self.prior_precision)
         for r in self.residuals:
             residual, jac = r.linearize(values)
             s = _squared_norms(residual, r.group)
             total += 0.5 * float(r.kernel.rho(s).sum())
             if not isinstance(r.kernel, Quadratic):
-                root = np.sqrt(np.repeat(r.kernel.weight(s), r.group))
-                residual, jac = residual * root, jac * root[:, None]
+                weight = r.kernel.weight(s)
+                outliers = np.flatnonzero(np.repeat(weight != 1.0, r.group))
+                root = np.sqrt(np.repeat(weight, r.group)[outliers])
+                residual, jac = residual.copy(), jac.copy()  # residuals may hand out what they keep
+                residual[outliers] *= root
+                jac[outliers] *= root[:, None]
             columns = self._columns[id(r)]
             gradient[columns] += residual @ jac
             hessian[np.ix_(columns, columns)] += jac.T @ jac
@@ -190,12 +198,14 @@ class SolverOptions:
     cost_tolerance: float = 1e-6
     #: stop when a step is this small against each entry's posterior scale (units of conditional standard deviation)
     step_tolerance: float = 1e-3
+    #: or lowers it by less than this: a cost of 0.5 is one standard deviation, so this much cannot matter
+    cost_floor: float = 1e-3
     initial_damping: float = 1e-4
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the solver stopped, and why."""
+    """Where the solver stopped, and why. gradient and hessian are those of the normal equations at x."""
 
     x: Float[np.ndarray, " P"]
     values: dict[str, np.ndarray]
@@ -206,6 +216,8 @@ class Solution:
     reason: str
     seconds: float
     on_bounds: Bool[np.ndarray, " P"]
+    gradient: Float[np.ndarray, " P"]
+    hessian: Float[np.ndarray, "P P"]
 
 
 def solve(problem: Problem, start: Values, options: SolverOptions | None = None) -> Solution:
@@ -232,7 +244,7 @@ def solve(problem: Problem, start: Values, options: SolverOptions | None = None)
             ratio = actual / predicted
             damping = max(damping * max(1 / 3, 1 - (2 * ratio - 1) ** 3), 1e-12)
             growth = 2.0
-            done = actual < options.cost_tolerance * cost
+            done = actual < max(options.cost_tolerance * abs(cost), options.cost_floor)
             cost, gradient, hessian = problem.normal_equations(x)
             if done:
                 reason, converged = "the cost no longer falls", True
@@ -243,8 +255,19 @@ def solve(problem: Problem, start: Values, options: SolverOptions | None = None)
                 reason = "no step lowers the cost"
                 break
     on_bounds = problem.free & ((x <= problem.lower) | (x >= problem.upper))
-    seconds = time.perf_counter() - began
-    return Solution(x, problem.unpack(x), cost, initial, iteration, converged, reason, seconds, on_bounds)
+    return Solution(
+        x=x,
+        values=problem.unpack(x),
+        cost=cost,
+        initial_cost=initial,
+        iterations=iteration,
+        converged=converged,
+        reason=reason,
+        seconds=time.perf_counter() - began,
+        on_bounds=on_bounds,
+        gradient=gradient,
+        hessian=hessian,
+    )
 
 
 def bounded_step(

@@ -25,11 +25,14 @@ from headrecon.fitting.least_squares import Block, Problem, Residual, Solution, 
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
-from headrecon.fitting.posterior import laplace_posterior
+from headrecon.fitting.posterior import posterior_at
+from headrecon.fitting.scale_volume import scale_slopes
 from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
 from headrecon.structures import FaceObservation, HeadAssets
 
 IRIS_BLOCK = "log_iris"
+#: Relative fall of the cost at which the rounds before the last one stop.
+EARLY_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class _Fit:
         values = self._solve_pose(values)
         solution, problem = self._solve_all(values)
         began = time.perf_counter()
-        posterior = laplace_posterior(problem, solution)
+        posterior = posterior_at(problem, solution)
         fit = build_fit(self.models, self.views, problem, solution, posterior)
         self.timings["posterior"] = time.perf_counter() - began
         return replace(fit, timings_ms={k: 1e3 * v for k, v in self.timings.items()})
@@ -169,18 +172,28 @@ class _Fit:
         blocks = [self._identity(), self.options.iris.block(IRIS_BLOCK)]
         for view in self.views:
             blocks += self._view_blocks(view)
-        start = Problem(blocks, []).pack(values)
-        state = Problem(blocks, []).unpack(start)
+        empty = Problem(blocks, [])
+        state = empty.unpack(empty.pack(values))
         for index in range(self.options.outer_rounds):
             began = time.perf_counter()
             residuals = self._knowledge_residuals()
             for view in self.views:
                 residuals += view_residuals(self.models, self.options, view, state, IRIS_BLOCK)
-            problem = Problem(blocks, residuals)
-            solution = solve(problem, state, self.options.solver)
+            problem = Problem(self._tilted(blocks, state), residuals)
+            # Only the last round must settle: before it the outline is about to be chosen anew.
+            last = index == self.options.outer_rounds - 1
+            solver = self.options.solver if last else replace(self.options.solver, cost_tolerance=EARLY_TOLERANCE)
+            solution = solve(problem, state, solver)
             state = solution.values
             self.timings[f"round_{index + 1}"] = time.perf_counter() - began
         return solution, problem  # pyright: ignore[reportPossiblyUnboundVariable]
+
+    def _tilted(self, blocks: Sequence[Block], state: Mapping[str, np.ndarray]) -> list[Block]:
+        """The blocks with the correction of `scale_volume` on each view's log(depth / focal)."""
+        heads = [v.head for v in self.views]
+        slopes = scale_slopes(state, blocks, heads, self.models.size_gradient)
+        tilts = {h.names["placement"]: np.array([0.0, 0.0, s]) for h, s in zip(heads, slopes, strict=True)}
+        return [replace(b, tilt=tilts[b.name]) if b.name in tilts else b for b in blocks]
 
     def _knowledge_residuals(self) -> list[Residual]:
         known, options = self.knowledge, self.options

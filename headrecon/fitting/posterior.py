@@ -1,9 +1,11 @@
-"""The Gaussian posterior around a solution (Laplace's approximation), with bounded parameters handled.
+"""The Gaussian posterior around a solution: Laplace's approximation, with bounds treated by expectation propagation.
 
-The covariance is the inverse of J^T W J + prior precision. A parameter near or on its bound does not have a Gaussian
-there: given the others it follows a normal distribution cut off at the bound. Its precision is raised so that
-this conditional distribution keeps the variance of the truncated normal, which neither pretends that a
-parameter on its bound is known exactly nor lets it vary into the forbidden side.
+Far from bounds the posterior is N(x, H^-1) with H = J^T W J + prior precision. A parameter that may not cross a bound
+(an expression weight in 0..1) has a posterior cut off there: its mean lies inside the allowed side even where the most
+probable value is the bound itself, and everything correlated with it shifts along. With fifty such weights at once the
+shift matters: the most probable expression is weaker than the average one, and identity makes up for it.
+Expectation propagation (Minka 2001; for box constraints Cunningham, Hennig, Lacoste-Julien 2011) gives each
+bounded parameter a Gaussian factor that reproduces the mean and variance of the cut distribution.
 """
 
 from __future__ import annotations
@@ -13,15 +15,30 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from headrecon.fitting.box import SingularProblem
 from headrecon.fitting.least_squares import Problem, Solution
+
+EP_ROUNDS = 30
+EP_DAMPING = 0.7
+EP_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """Covariance over the flat vector of a problem; entries that were fixed have zero variance."""
+    """Mean and covariance over the flat vector of a problem; entries that were fixed have zero variance.
 
+    `mean` differs from the solution, the most probable point, where bounds cut the posterior.
+    """
+
+    mean: Float[np.ndarray, " P"]
     covariance: Float[np.ndarray, "P P"]
     slices: dict[str, slice]
+    #: what the bounds add to each entry's precision
+    bound_precision: Float[np.ndarray, " P"]
+
+    def mean_values(self) -> dict[str, np.ndarray]:
+        """The mean, by block."""
+        return {name: self.mean[s] for name, s in self.slices.items()}
 
     def marginal(self, name: str) -> Float[np.ndarray, "N N"]:
         """Covariance of one block."""
@@ -37,60 +54,98 @@ class Posterior:
         return jacobian @ self.covariance @ jacobian.T
 
 
-def truncated_variance(
+def truncated_moments(
     mean: Float[np.ndarray, " N"],
     sigma: Float[np.ndarray, " N"],
     lower: Float[np.ndarray, " N"],
     upper: Float[np.ndarray, " N"],
-) -> Float[np.ndarray, " N"]:
-    """Variance of N(mean, sigma^2) cut to [lower, upper] (Johnson, Kotz, Balakrishnan 1994, section 13.10.1)."""
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """Mean and variance of N(mean, sigma^2) cut to [lower, upper] (Johnson, Kotz, Balakrishnan 1994, 13.10.1)."""
     from scipy.special import log_ndtr
 
     a, b = (lower - mean) / sigma, (upper - mean) / sigma
-    flip = a + b > 0  # mirror so that the mass lies where log_ndtr is accurate
+    flip = a + b > 0  # mirror so that the mass lies in the lower tail, where log_ndtr is accurate
     a, b = np.where(flip, -b, a), np.where(flip, -a, b)
     log_a, log_b = log_ndtr(a), log_ndtr(b)
     log_mass = log_b + np.log(-np.expm1(np.minimum(log_a - log_b, -1e-300)))
-
-    def density(t: np.ndarray) -> np.ndarray:
-        return np.exp(-0.5 * t * t - 0.5 * np.log(2 * np.pi) - log_mass)
-
-    pa, pb = density(a), density(b)
+    pa, pb = (np.exp(-0.5 * t * t - 0.5 * np.log(2 * np.pi) - log_mass) for t in (a, b))
     ta, tb = np.where(np.isfinite(a), a, 0.0) * pa, np.where(np.isfinite(b), b, 0.0) * pb
-    variance = sigma**2 * (1 + ta - tb - (pa - pb) ** 2)
-    # Far out in the tail the terms cancel; there the density is an exponential of rate |t|.
-    tail = sigma / np.maximum(np.abs(b), 1e-12)
+    shift, variance = pa - pb, 1 + ta - tb - (pa - pb) ** 2
+    # Far out the terms cancel; there the density is an exponential of rate |b| that falls from b downwards.
     far = b < -8
-    variance = np.where(far, np.minimum(tail**2, (upper - lower) ** 2 / 12), variance)
-    return np.clip(
-        variance, 0.0, np.minimum(sigma**2, np.where(np.isfinite(upper - lower), upper - lower, np.inf) ** 2)
-    )
+    rate = np.maximum(-b, 1.0)
+    width = np.where(np.isfinite(a), np.maximum(b - a, 1e-300), np.inf)
+    finite = rate * width < 700
+    cut = np.where(finite, 1.0 / np.expm1(np.where(finite, rate * width, 1.0)), 0.0)
+    cut_width = np.where(finite, width, 0.0) * cut
+    shift = np.where(far, b - 1 / rate + cut_width, shift)
+    variance = np.where(far, 1 / rate**2 - cut_width**2 * (1 + 1 / np.maximum(cut, 1e-300)), variance)
+    shift = np.clip(np.where(flip, -shift, shift) * sigma + mean, lower, upper)
+    return shift, np.clip(variance, 1e-10, 1.0) * sigma**2
 
 
-def laplace_posterior(problem: Problem, solution: Solution) -> Posterior:
-    """Posterior covariance at a solution. Raises SingularProblem when a free parameter has neither data nor prior."""
+def posterior_at(problem: Problem, solution: Solution) -> Posterior:
+    """Posterior around a solution. Raises SingularProblem when a free parameter has neither data nor prior."""
+    free = np.flatnonzero(problem.free)
+    precision = solution.hessian[np.ix_(free, free)].copy()
+    lower, upper, x = problem.lower[free], problem.upper[free], solution.x[free]
+    gradient = solution.gradient[free]
+    covariance = _inverse(precision)
+    mean = x - covariance @ gradient  # of the Gaussian before it is cut
+    bounded = np.flatnonzero(np.isfinite(lower) | np.isfinite(upper))
+    tau = np.zeros(0)
+    if bounded.size:
+        tau, nu = _sites(mean[bounded], covariance[np.ix_(bounded, bounded)], lower[bounded], upper[bounded])
+        target = precision @ mean
+        target[bounded] += nu
+        precision[bounded, bounded] += tau
+        covariance = _inverse(precision)
+        mean = covariance @ target
+    full_mean, full, bound_precision = solution.x.copy(), np.zeros_like(solution.hessian), np.zeros(problem.size)
+    full_mean[free] = np.clip(mean, lower, upper)
+    full[np.ix_(free, free)] = covariance
+    if bounded.size:
+        bound_precision[free[bounded]] = tau
+    return Posterior(full_mean, full, dict(problem.slices), bound_precision)
+
+
+def _sites(
+    mean: np.ndarray, covariance: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Precision and precision-times-mean of the factor that each bound contributes."""
+    tau, nu = np.zeros_like(mean), np.zeros_like(mean)
+    m, v = mean.copy(), np.diag(covariance).copy()
+    eye = np.eye(len(mean))
+    for _ in range(EP_ROUNDS):
+        cavity_precision = np.maximum(1 / v - tau, 1e-3 / v)
+        cavity_mean = (m / v - nu) / cavity_precision
+        cut_mean, cut_variance = truncated_moments(cavity_mean, cavity_precision**-0.5, lower, upper)
+        new_tau = np.maximum(1 / cut_variance - cavity_precision, 0.0)
+        new_nu = cut_mean / cut_variance - cavity_mean * cavity_precision
+        tau, nu = tau + EP_DAMPING * (new_tau - tau), nu + EP_DAMPING * (new_nu - nu)
+        # (C^-1 + diag(tau))^-1 = C - C (C + 1/tau)^-1 C, written without dividing by a tau of zero
+        root = np.sqrt(tau)
+        inner = np.linalg.solve(eye + root[:, None] * covariance * root, root[:, None] * covariance)
+        updated = covariance - covariance @ (root[:, None] * inner)
+        m_new = updated @ (nu + np.linalg.solve(covariance, mean))
+        change = float(np.max(np.abs(m_new - m) / np.sqrt(v)))
+        m, v = m_new, np.maximum(np.diag(updated), 1e-300)
+        if change < EP_TOLERANCE:
+            break
+    return tau, nu
+
+
+def _inverse(precision: np.ndarray) -> np.ndarray:
+    """Inverse of a positive definite matrix, scaled to a unit diagonal first."""
     from scipy.linalg import lapack
 
-    from headrecon.fitting.box import SingularProblem
-
-    _, gradient, hessian = problem.normal_equations(solution.x)
-    free = np.flatnonzero(problem.free)
-    precision = hessian[np.ix_(free, free)]
-    lower, upper, x, g = (v[free] for v in (problem.lower, problem.upper, solution.x, gradient))
-    bounded = np.flatnonzero(np.isfinite(lower) | np.isfinite(upper))
-    if bounded.size:
-        curvature = np.diag(precision)[bounded]
-        variance = truncated_variance(
-            x[bounded] - g[bounded] / curvature, curvature**-0.5, lower[bounded], upper[bounded]
-        )
-        extra = 1.0 / np.maximum(variance, 1e-12 / curvature) - curvature
-        precision[bounded, bounded] += np.maximum(extra, 0.0)
-    root = 1.0 / np.sqrt(np.diag(precision))
+    diagonal = np.diag(precision)
+    if not (diagonal > 0).all():
+        raise SingularProblem(f"{int((diagonal <= 0).sum())} free parameters are neither observed nor held by a prior")
+    root = 1.0 / np.sqrt(diagonal)
     factor, info = lapack.dpotrf(precision * root[:, None] * root, lower=1)
     if info != 0:
         raise SingularProblem(f"the posterior precision is not positive definite (pivot {info})")
     inverse, _ = lapack.dpotri(factor, lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    covariance = np.zeros_like(hessian)
-    covariance[np.ix_(free, free)] = inverse * root[:, None] * root
-    return Posterior(covariance, dict(problem.slices))
+    return inverse * root[:, None] * root

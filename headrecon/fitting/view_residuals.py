@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.camera_prior import FocalHint
-from headrecon.fitting.head_priors import eyes_turn_irises, vergence_residual
+from headrecon.fitting.head_priors import eyes_turn_irises, vergence_residual, without_fixed_joints
 from headrecon.fitting.landmarks import (
     HeadFrame,
     LandmarkResidual,
@@ -27,6 +27,7 @@ from headrecon.fitting.metric_scale import IrisResidual, iris_foreshortening
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.robust import Huber
+from headrecon.fitting.scale_volume import size_gradient
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.models.head_model import HeadModel, embed
@@ -60,9 +61,11 @@ class FitModels:
     anchor: Float[np.ndarray, "3"]
     root: Float[np.ndarray, "3"]
     irises_turn: bool
+    size_gradient: Float[np.ndarray, " Nb"]
 
     @staticmethod
     def build(assets: HeadAssets) -> FitModels:
+        assets = without_fixed_joints(assets)
         all_marks = assets.landmarks["mediapipe478"]
         marks = take(all_marks, np.array(POINT_IDS))
         at = embed(assets.v_template.astype(np.float64), all_marks)
@@ -84,6 +87,7 @@ class FitModels:
             anchor=0.5 * (at[irises[0]] + at[irises[1]]),
             root=points.joints(points.layout.zeros())[0],
             irises_turn=eyes_turn_irises(assets),
+            size_gradient=size_gradient(points),
         )
 
 
