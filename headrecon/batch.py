@@ -9,12 +9,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import HeadReconError, InputError
-
-if TYPE_CHECKING:
-    from headrecon.config import ReconstructConfig
 
 SUMMARY_SCHEMA = "headrecon.batch/1"
 
@@ -71,16 +69,19 @@ def reconstruct_batch(
     """Reconstruct every photo into a folder of its own under `out_dir`, and write `summary.json` there.
 
     Results that are there already are kept, so that an interrupted batch can be run again, unless `overwrite`.
-    A photo that fails is noted and the others go on. Raises InputError when `out_dir` cannot be written.
+    A photo that fails is noted and the others go on. Raises InputError when `out_dir` cannot be written, and what
+    loading the model and the networks raises.
     """
     from headrecon.io.runs import write_json
+    from headrecon.pipeline import load_engine
 
-    out, report = Path(out_dir), progress or (lambda stage, fraction: None)
-    names = _folder_names([Path(p) for p in photos])
+    out, report, settings = Path(out_dir), progress or (lambda stage, fraction: None), config or resolve()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}; choose another --out") from error
+    engine = load_engine(settings, lambda stage, fraction: report(stage, 0.0))  # once, for all photos
+    names = _folder_names([Path(p) for p in photos])
     items: list[BatchItem] = []
     for index, (photo, name) in enumerate(zip(map(Path, photos), names, strict=True)):
 
@@ -88,21 +89,30 @@ def reconstruct_batch(
             report(f"{index + 1}/{len(names)} {photo.name}: {stage}", (index + fraction) / len(names))
 
         part("starting", 0.0)
-        items.append(_one(photo, out / name, config, overwrite, part))
+        items.append(_one(photo, out / name, _Job(settings, engine, overwrite, part)))
         write_json(out / "summary.json", _summary(items, len(names)))  # after each, so that a kill loses nothing
     return items
 
 
-def _one(photo: Path, folder: Path, config: ReconstructConfig | None, overwrite: bool, progress: Any) -> BatchItem:
+@dataclass(frozen=True)
+class _Job:
+    config: ReconstructConfig
+    engine: Any
+    overwrite: bool
+    progress: Callable[[str, float], None]
+
+
+def _one(photo: Path, folder: Path, job: _Job) -> BatchItem:
     from headrecon.io.runs import is_output_folder
     from headrecon.pipeline import reconstruct
 
     start = time.monotonic()
-    if not overwrite and folder.is_dir() and is_output_folder(folder):
+    if not job.overwrite and folder.is_dir() and is_output_folder(folder):
         return BatchItem(str(photo), folder.name, "kept", 0.0)
     error_text: str | None = None
     try:
-        reconstruct(photo, config, progress=progress).save(folder, overwrite=overwrite)
+        result = reconstruct(photo, job.config, engine=job.engine, progress=job.progress)
+        result.save(folder, overwrite=job.overwrite, progress=job.progress)
     except HeadReconError as error:
         error_text = str(error)
     except Exception as error:  # noqa: BLE001 - one strange photo must not end a night's work; the summary names it

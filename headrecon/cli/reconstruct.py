@@ -137,7 +137,7 @@ def _run_single(photo: Path, config: ReconstructConfig, args: argparse.Namespace
         from headrecon.pipeline import reconstruct
 
         result = reconstruct(photo, config, progress=progress)
-        result.save(args.out, overwrite=args.overwrite)
+        result.save(args.out, overwrite=args.overwrite, progress=progress)
         seconds = progress.seconds
     out = Path(args.out)
     head = json.loads((out / "head.json").read_text(encoding="utf-8"))

@@ -15,7 +15,8 @@ from headrecon.errors import InputError, NoFaceFound
 
 
 class _Result:
-    def save(self, folder: Path, overwrite: bool = False) -> None:
+    def save(self, folder: Path, overwrite: bool = False, progress: Any = None) -> None:
+        progress("writing", 0.9)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "head.json").write_text(json.dumps({"schema": "headrecon.head/1", "overwritten": overwrite}))
 
@@ -25,7 +26,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A pipeline that fails on names with `bad` or `odd` in them, so that only the batch itself is tested here."""
     seen: list[str] = []
 
-    def reconstruct(photo: Path, config: Any = None, *, progress: Any = None) -> _Result:
+    def reconstruct(photo: Path, config: Any = None, *, engine: Any = None, progress: Any = None) -> _Result:
+        assert engine == "engine"
         seen.append(Path(photo).name)
         progress("looking", 0.5)
         if "bad" in photo.name:
@@ -36,6 +38,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     fake = types.ModuleType("headrecon.pipeline")
     fake.reconstruct = reconstruct  # type: ignore[attr-defined]
+    fake.load_engine = lambda config, progress: "engine"  # type: ignore[attr-defined]
     monkeypatch.setitem(__import__("sys").modules, "headrecon.pipeline", fake)
     return seen
 
