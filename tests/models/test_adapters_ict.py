@@ -135,17 +135,27 @@ def test_the_jaw_joint_does_what_jaw_open_does(whole: HeadAssets) -> None:
     shape, _ = posed(whole, expression=weights_of("jawOpen"))
     joint, _ = posed(whole, jaw_pose=[float(OPENING), 0.0, 0.0])
     lower, upper = part_vertices(whole, "lower_teeth"), part_vertices(whole, "upper_teeth")
-    assert np.abs(joint[lower] - shape[lower]).max() < 1e-5
-    assert np.abs(joint[upper] - rest[upper]).max() == 0
+    assert np.abs(joint - shape).max() < 1e-5  # everywhere, by the pose corrective
+    assert np.abs(joint[upper] - rest[upper]).max() < 1e-7
     assert (joint[lower] - rest[lower])[:, 1].max() < -0.005  # it opens: the teeth go down
+    skinned, _ = posed(replace(whole, posedirs=None), jaw_pose=[float(OPENING), 0.0, 0.0])
     moved = np.linalg.norm(shape - rest, axis=1) > 3e-3
-    error = np.linalg.norm(joint - shape, axis=1)[moved]
-    # What remains is the smoothing of the weights, and blending where a shape turns by part of the angle.
-    assert error.mean() < 1.5e-3
+    # Skinning alone does most of it. What remains is smoothing, and shapes that turn by part of the angle.
+    assert np.linalg.norm(skinned - shape, axis=1)[moved].mean() < 1.5e-3
     assert np.linalg.norm(shape - rest, axis=1)[moved].mean() > 1e-2
     weights = whole.lbs_weights[:, JOINT_NAMES.index("jaw")]
     face = part_vertices(whole, "skin")
     assert np.abs(weights[face] - ict_model()["share"][face]).mean() < 0.03
+
+
+def test_half_way_the_jaw_is_half_open_and_sideways_adds_no_opening(whole: HeadAssets) -> None:
+    half_shape, _ = posed(whole, expression=weights_of("jawOpen", 0.5))
+    half_joint, _ = posed(whole, jaw_pose=[float(OPENING) / 2, 0.0, 0.0])
+    # A chord against an arc of 20 degrees: up to 1.5 % of the radius of about 0.1 m.
+    assert np.linalg.norm(half_shape - half_joint, axis=1).max() < 2e-3
+    sideways, _ = posed(whole, jaw_pose=[0.0, 0.2, 0.0])
+    plain, _ = posed(replace(whole, posedirs=None), jaw_pose=[0.0, 0.2, 0.0])
+    assert np.abs(sideways - plain).max() < 1e-9
 
 
 def test_the_neck_carries_the_head_and_leaves_the_bottom(assets: HeadAssets) -> None:
@@ -302,12 +312,11 @@ def test_the_real_jaw_follows_jaw_open(real: HeadAssets) -> None:
     rest, _ = posed(real)
     shape, _ = posed(real, expression=weights_of("jawOpen"))
     joint, _ = posed(real, jaw_pose=[np.radians(25.33), 0.0, 0.0])
-    lower = part_vertices(real, "lower_teeth")
-    assert np.linalg.norm(joint[lower] - shape[lower], axis=1).max() < 5e-4
+    assert np.linalg.norm(joint - shape, axis=1).max() < 5e-4  # the angle is rounded
+    skinned, _ = posed(replace(real, posedirs=None), jaw_pose=[np.radians(25.33), 0.0, 0.0])
     moved = np.linalg.norm(shape - rest, axis=1) > 3e-3
-    error = np.linalg.norm(joint - shape, axis=1)[moved]
     # Measured 1.8 mm of 24 mm; the rest is skin under the chin, which slides in jawOpen instead of turning.
-    assert error.mean() < 2.5e-3
+    assert np.linalg.norm(skinned - shape, axis=1)[moved].mean() < 2.5e-3
 
 
 def test_the_real_eyes_stay_in_their_sockets_for_other_identities(real: HeadAssets) -> None:

@@ -32,7 +32,12 @@ def chumpy_classes() -> Iterator[types.SimpleNamespace]:
     """Classes that pickle as chumpy's do, under chumpy's names, present only while the test writes its file."""
     modules = {name: types.ModuleType(name) for name in ("chumpy", "chumpy.ch", "chumpy.reordering")}
     made = {}
-    for module, name in (("chumpy.ch", "Ch"), ("chumpy.reordering", "Select"), ("chumpy.reordering", "transpose")):
+    for module, name in (
+        ("chumpy.ch", "Ch"),
+        ("chumpy.reordering", "Select"),
+        ("chumpy.reordering", "transpose"),
+        ("chumpy.reordering", "Reshape"),
+    ):
         made[name] = type(name, (), {"__module__": module, "__init__": lambda self, **kw: self.__dict__.update(kw)})
         setattr(modules[module], name, made[name])
     sys.modules.update(modules)
@@ -96,6 +101,7 @@ def test_chumpy_objects_without_chumpy(tmp_path: Path, chumpy_classes: Any, prot
         "nested": chumpy_classes.Ch(x=plain),
         "select": chumpy_classes.Select(a=plain, idxs=np.array([0, 5, 7, 2]), preferred_shape=(2, 2)),
         "turned": chumpy_classes.transpose(a=plain, axes=(1, 0)),
+        "reshaped": chumpy_classes.Reshape(a=plain, newshape=(2, -1)),
     }
     path = write(tmp_path / "m.pkl", model, protocol)
     for name in ("chumpy", "chumpy.ch", "chumpy.reordering"):
@@ -111,6 +117,7 @@ def test_chumpy_objects_without_chumpy(tmp_path: Path, chumpy_classes: Any, prot
     assert float(found["number"]) == 2.0
     assert np.array_equal(found["select"], base.ravel()[[0, 5, 7, 2]].reshape(2, 2))
     assert np.array_equal(found["turned"], base.T)
+    assert np.array_equal(found["reshaped"], base.reshape(2, 6))
 
 
 def python2_pickle(array: np.ndarray) -> bytes:

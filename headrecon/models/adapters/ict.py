@@ -5,7 +5,8 @@ Centimetres become metres; the axes agree with ours. Identity modes are one stan
 standard deviations. Joints and skin weights, which ICT lacks, are made in `headrecon.models.adapters.ict_rig`.
 
 The jaw can be opened in two ways, by `jaw_pose` and by the expression jawOpen: a fit should use one and hold the other
-at zero (jawOpen keeps ICT's lip shapes; jaw_pose makes a rotation that a skeleton can play). The eyes turn by
+at zero. They agree in between and at jawOpen's 25 degrees (pose correctives see to it); jaw_pose is a rotation that a
+skeleton can play and can also go sideways, jawOpen is what ARKit's face capture sends. The eyes turn by
 `leye_pose` and `reye_pose` alone; the expressions eyeLook... move only the lids and go with them.
 """
 
@@ -72,6 +73,7 @@ def load_ict(path: str | Path, licence: str | None = None, keep_shells: bool = F
         J_regressor=rig.regressor,
         parents=np.array([-1, 0, 1, 1, 1], np.int32),
         lbs_weights=rig.weights,
+        posedirs=rig.posedirs * np.float32(_METRES),
         face_part=_parts(files, rig.lower_teeth)[kept_faces],
         part_names=PART_NAMES,
         licences=(_licence(files, missing),),
@@ -122,8 +124,13 @@ def without_unused_vertices(assets: HeadAssets) -> HeadAssets:
         exprdirs=assets.exprdirs[used],
         J_regressor=assets.J_regressor[:, used],
         lbs_weights=assets.lbs_weights[used],
+        posedirs=None if assets.posedirs is None else _of_vertices(assets.posedirs, used),
         landmarks=landmarks,
     )
+
+
+def _of_vertices(posedirs: Float[np.ndarray, "P V3"], used: Int[np.ndarray, " N"]) -> Float[np.ndarray, "P N3"]:
+    return np.ascontiguousarray(posedirs.reshape(len(posedirs), -1, 3)[:, used].reshape(len(posedirs), -1))
 
 
 def _renumber(indices: np.ndarray, used: Int[np.ndarray, " N"], count: int) -> np.ndarray:

@@ -4,7 +4,8 @@
   (ICT's eyeLook shapes move the lids and leave the balls alone).
 - Jaw: ICT's jawOpen turns the lower teeth rigidly (by 25 degrees, residual 0.1 mm); the jaw joint lies on that axis,
   midway between the ears, where a real jaw's condyles are. A vertex follows the jaw by as much of that turn as it makes
-  in jawOpen.
+  in jawOpen. What one blended turn cannot do (skin slides under the chin) is a pose corrective as in SMPL: it grows
+  with the sine of the opening and makes the joint, at jawOpen's angle, give jawOpen's shape exactly.
 - Neck: pivot at the base of the skull. Skin follows it between two tilted planes, one under chin and occiput, one
   around the bottom of the neck, both placed from the landmarks.
 """
@@ -37,11 +38,15 @@ _FROM_CHIN = {"crease": (-0.06, -0.34), "front": (-0.44, -0.47)}
 
 @dataclass(frozen=True)
 class Rig:
-    """Joint positions in the unit of the vertices, the regressor that gives them, and skinning weights."""
+    """Joint positions, the regressor that gives them, skinning weights, and pose correctives as in HeadAssets.
+
+    Lengths are in the unit of the vertices.
+    """
 
     joints: Float[np.ndarray, "J 3"]
     regressor: Float[np.ndarray, "J V"]
     weights: Float[np.ndarray, "V J"]
+    posedirs: Float[np.ndarray, "P V3"]
     lower_teeth: Bool[np.ndarray, " V"]
 
 
@@ -57,7 +62,8 @@ def make_rig(files: IctFiles, neighbours) -> Rig:
     eyes = {part: _eye_centre(files, part) for part in EYE_MATERIALS}
     joints = np.stack([marks["neck_bottom"], marks["skull_base"], hinge, eyes["leye"], eyes["reye"]])
     weights = _weights(files, marks, _jaw_share(v, opening, turn, hinge, unit), lower_teeth, neighbours)
-    return Rig(joints, _regressor(files, joints, unit), weights, lower_teeth)
+    posedirs = _jaw_corrective(v, opening, turn, hinge, weights[:, JOINT_NAMES.index("jaw")])
+    return Rig(joints, _regressor(files, joints, unit), weights, posedirs, lower_teeth)
 
 
 def _anchors(files: IctFiles) -> tuple[dict[str, Float[np.ndarray, "3"]], float]:
@@ -121,6 +127,21 @@ def _jaw_share(v, opening, turn, hinge, unit: float) -> Float[np.ndarray, " V"]:
     # The floor keeps points on the axis, which hardly move either way, from taking a share out of noise.
     share = (opening * full).sum(1) / ((full**2).sum(1) + (0.007 * unit) ** 2)
     return np.clip(share, 0.0, 1.0)
+
+
+def _jaw_corrective(v, opening, turn, hinge, jaw: Float[np.ndarray, " V"]) -> Float[np.ndarray, "P V3"]:
+    """The rest shape's change that makes skinning by `turn` end in jawOpen, spread over the jaw's entries of R - I.
+
+    Only the antisymmetric part of R counts: it is sin(angle) times the axis, so turning the jaw sideways adds nothing.
+    """
+    blend = np.eye(3) + jaw[:, None, None] * (turn - np.eye(3))
+    skinned = v + jaw[:, None] * ((v - hinge) @ (turn - np.eye(3)).T)
+    change = np.linalg.solve(blend, (v + opening - skinned)[..., None])[..., 0]
+    skew = (turn - turn.T) / 2
+    out = np.zeros((9 * (len(JOINT_NAMES) - 1), v.size), np.float32)
+    first = 9 * (JOINT_NAMES.index("jaw") - 1)
+    out[first : first + 9] = np.outer(skew.ravel() / (skew**2).sum(), change.ravel())
+    return out
 
 
 def _weights(
