@@ -26,12 +26,12 @@ _SMALLEST_EYE_DISTANCE_PX = 7.0
 
 
 def observe_faces(
-    image_srgb: UInt8[np.ndarray, "H W 3"],
+    image_srgb: np.ndarray,
     networks: Networks,
     max_faces: int = 8,
     looks: Sequence[Look] = LOOKS,
 ) -> list[FaceObservation]:
-    """The faces of an upright picture, largest first (by the distance between the pupils).
+    """The faces of an upright picture (uint8 [H,W,3]), largest first by the distance between the pupils.
 
     Landmarks are in pixels of the picture, centre of the first pixel at (0.5, 0.5). Empty where there is no face. Faces
     of any size are returned; `choose_face` refuses those too small to measure.

@@ -42,8 +42,8 @@ class TfliteGraph:
         try:
             self._graph = self._follow(self._element(self._vector(self._u32(0), _MODEL_SUBGRAPHS), 0))
             self.tensor_names = tuple(self._names(self._graph, _GRAPH_TENSORS, _TENSOR_NAME))
-            inputs = self._read_indices(self._graph, _GRAPH_INPUTS)
-            self.input_names = tuple(self.tensor_names[k] for k in inputs)
+            self._input_ids = self._read_indices(self._graph, _GRAPH_INPUTS)
+            self.input_names = tuple(self.tensor_names[k] for k in self._input_ids)
             codes = tuple(self._names(self._u32(0), _MODEL_OPERATOR_CODES, _CODE_CUSTOM_NAME))
             self.operators = tuple(self._read_operators(codes))
         except (struct.error, IndexError, UnicodeDecodeError) as error:
@@ -77,6 +77,10 @@ class TfliteGraph:
                 needed.append(operator)
                 wanted.difference_update(operator.outputs)
                 wanted.update(set(operator.inputs) - set(inputs))
+        unfed = wanted.intersection(self._input_ids) - set(inputs)
+        if unfed:
+            name = self.tensor_names[unfed.pop()]
+            raise AssetError(f"the part also depends on the network's input {name!r}; cut at other tensors")
         return needed[::-1]
 
     def _write_indices(self, patched: bytearray, field: int, indices: Sequence[int]) -> None:

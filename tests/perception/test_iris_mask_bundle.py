@@ -1,0 +1,175 @@
+"""The iris close-up, the person mask, and a user's task bundle."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from headrecon.errors import AssetError
+from headrecon.perception.attention_mesh import LEFT_IRIS, RIGHT_IRIS
+from headrecon.perception.faces import observe_faces
+from headrecon.perception.iris import combined_iris, read_eye
+from headrecon.perception.mesh_symmetry import mirror_indices
+from headrecon.perception.networks import NETWORK_FILES, Networks, load_networks
+from headrecon.perception.person_mask import person_mask, refine_edges
+from headrecon.perception.task_bundle import LANDMARKS_FILE, NOT_SEEN, load_task_bundle
+from headrecon.structures import ARKIT_NAMES, FaceObservation
+
+# Read off an enlargement with a grid, to about half a pixel: centre and width of each iris.
+IRISES = {RIGHT_IRIS: ((203.8, 101.0), 7.7), LEFT_IRIS: ((246.8, 103.4), 7.6)}
+
+
+@pytest.mark.parametrize("which", [RIGHT_IRIS, LEFT_IRIS])
+def test_close_up_finds_the_iris(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks, which: int
+) -> None:
+    eye = read_eye(astronaut_image, astronaut.landmarks.astype(float), which, networks.iris)
+    center, width = IRISES[which]
+    np.testing.assert_allclose(eye.iris[0], center, atol=0.8)
+    assert np.linalg.norm(eye.iris[1] - eye.iris[3]) == pytest.approx(width, rel=0.12)
+    right, top, left, bottom = eye.iris[1:]
+    assert left[0] < center[0] < right[0]
+    assert top[1] < center[1] < bottom[1]
+    # the lids: the contour surrounds the iris centre
+    assert eye.contour[:, 0].min() < left[0]
+    assert right[0] < eye.contour[:, 0].max()
+
+
+def test_close_up_treats_both_eyes_alike(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks
+) -> None:
+    """The left eye of the mirrored picture is the right eye of the picture, exactly: the network sees the same crop."""
+    mirrored_image = np.ascontiguousarray(astronaut_image[:, ::-1])
+    mirrored = astronaut.landmarks[mirror_indices()].astype(float)
+    mirrored[:, 0] = 512 - mirrored[:, 0]
+    right = read_eye(astronaut_image, astronaut.landmarks.astype(float), RIGHT_IRIS, networks.iris).iris
+    left = read_eye(mirrored_image, mirrored, LEFT_IRIS, networks.iris).iris
+    left[:, 0] = 512 - left[:, 0]
+    # the looks are turned the other way in the mirror, so that their mean differs a little
+    np.testing.assert_allclose(left[[0, 3, 2, 1, 4]], right, atol=0.15)
+
+
+def test_irises_are_mixed_where_they_agree_only() -> None:
+    ring = np.array([[0, 0, 5], [10, 0, 5], [0, -10, 5], [-10, 0, 5], [0, 10, 5]], float)
+    close = ring[:, :2] * 0.9
+    mixed = combined_iris(ring, close)
+    np.testing.assert_allclose(mixed[:, :2], 0.4 * ring[:, :2] + 0.6 * close)
+    np.testing.assert_array_equal(mixed[:, 2], ring[:, 2])
+    np.testing.assert_allclose(combined_iris(ring, close + [20.0, 0.0]), ring, atol=1e-6)
+    assert (ring[1] == (10, 0, 5)).all(), "the argument must not change"
+
+
+def test_mask_of_the_astronaut(astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks) -> None:
+    mask = person_mask(astronaut_image, networks, astronaut)
+    assert mask.shape == (512, 512)
+    assert mask.dtype == np.float32
+    assert mask.min() >= 0
+    assert mask.max() <= 1
+    inside = astronaut.landmarks[[1, 33, 263, 61, 291, 152, 10], :2].astype(int)
+    assert (mask[inside[:, 1], inside[:, 0]] > 0.9).all()
+    assert mask[45, 222] > 0.9, "the top of the hair"
+    assert mask[400, 150] > 0.9, "the suit"
+    for x, y in ((20, 60), (330, 40), (400, 150)):
+        assert mask[y, x] < 0.1, f"background at {x}, {y}"
+
+
+def test_mask_without_a_face_is_that_of_the_whole_picture(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks
+) -> None:
+    plain = person_mask(astronaut_image, networks)
+    close = person_mask(astronaut_image, networks, astronaut)
+    both = ((plain > 0.5) & (close > 0.5)).sum() / ((plain > 0.5) | (close > 0.5)).sum()
+    assert both > 0.93
+
+
+def test_mask_of_a_face_at_the_border(astronaut_image: np.ndarray, networks: Networks) -> None:
+    cut = np.ascontiguousarray(astronaut_image[60:200, 150:290])
+    (face,) = observe_faces(cut, networks)
+    mask = person_mask(cut, networks, face)
+    assert mask.shape == cut.shape[:2]
+    assert np.isfinite(mask).all()
+    assert mask[40, 70] > 0.9
+
+
+def test_guided_filter_moves_a_coarse_edge_onto_the_picture() -> None:
+    """Half-plane with its true edge at 60, the mask's at 54 and blurred: afterwards it is where the colours change."""
+    image = np.full((120, 120, 3), (60, 80, 70), np.uint8)
+    image[:, 60:] = (200, 170, 180)
+    coarse = np.clip((np.arange(120) - 54) / 16 + 0.5, 0, 1)[None].repeat(120, 0).astype(np.float32)
+    refined = refine_edges(coarse, image, radius_px=12.0)
+    assert refined[60, 62] - refined[60, 57] > 0.5
+    assert coarse[60, 62] - coarse[60, 57] < 0.35
+    assert (refined[:, :40] < 0.05).all()
+    assert (refined[:, 85:] > 0.95).all()
+
+
+def test_guided_filter_leaves_a_flat_picture_smooth() -> None:
+    flat = np.full((50, 70, 3), 128, np.uint8)
+    assert (refine_edges(np.ones((50, 70), np.float32), flat, 5.0) == 1).all()
+    assert (refine_edges(np.zeros((50, 70), np.float32), flat, 5.0) == 0).all()
+
+
+@pytest.fixture(scope="session")
+def task_path(shared_data: Path) -> Path:
+    return shared_data / "models" / "mediapipe" / "face_landmarker.task"
+
+
+def test_bundle_gives_points_and_scores(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks, task_path: Path
+) -> None:
+    with_bundle = load_networks(task_bundle=task_path)
+    (found,) = observe_faces(astronaut_image, with_bundle)
+    error = np.linalg.norm((found.landmarks - astronaut.landmarks)[:, :2], axis=1)
+    assert error.mean() < 0.04 * 43  # another network: the two agree to a few per cent of the eye distance
+    assert found.blendshapes is not None
+    assert tuple(found.blendshapes) == ARKIT_NAMES
+    assert all(0 <= score <= 1 for score in found.blendshapes.values())
+    assert found.blendshapes["mouthSmileLeft"] > 0.7
+    assert found.blendshapes["mouthSmileRight"] > 0.7
+    assert found.blendshapes["jawOpen"] < 0.3
+    assert found.blendshapes[NOT_SEEN] == 0
+    assert len(with_bundle.licences) == 2
+
+
+def test_bundle_that_is_none(tmp_path: Path, networks: Networks) -> None:
+    with pytest.raises(AssetError, match="does not exist"):
+        load_task_bundle(tmp_path / "missing.task")
+    (tmp_path / "text.task").write_text("no zip")
+    with pytest.raises(AssetError, match="not a whole zip"):
+        load_task_bundle(tmp_path / "text.task")
+    with zipfile.ZipFile(tmp_path / "other.task", "w") as archive:
+        archive.writestr("hand_landmarks_detector.tflite", b"x")
+    with pytest.raises(AssetError, match=r"expected face_landmarks_detector\.tflite"):
+        load_task_bundle(tmp_path / "other.task")
+    with zipfile.ZipFile(tmp_path / "broken.task", "w") as archive:
+        archive.writestr(LANDMARKS_FILE, b"no network")
+    with pytest.raises(AssetError, match="cannot load"):
+        load_task_bundle(tmp_path / "broken.task")
+    with zipfile.ZipFile(tmp_path / "wrong.task", "w") as archive:
+        archive.write(networks._directory / NETWORK_FILES["person"][0], LANDMARKS_FILE)
+    with pytest.raises(AssetError, match="expected 478 points"):
+        load_task_bundle(tmp_path / "wrong.task")
+
+
+def test_loading_prints_nothing(networks: Networks, capfd: pytest.CaptureFixture[str]) -> None:
+    """LiteRT announces its delegate on the process's stderr; that is swallowed, and stderr works afterwards."""
+    import os
+
+    Networks(networks._directory).person  # noqa: B018
+    os.write(2, b"still here\n")
+    assert capfd.readouterr().err == "still here\n"
+
+
+def test_networks_are_loaded_once_and_only_when_used(networks: Networks) -> None:
+    fresh = Networks(networks._directory)
+    assert "iris" not in vars(fresh)
+    assert fresh.iris is fresh.iris
+    assert "person" not in vars(fresh)
+
+
+def test_missing_network_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AssetError, match=r"iris_landmark\.tflite cannot be read"):
+        Networks(tmp_path).iris  # noqa: B018
