@@ -59,16 +59,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough: `headrecon licences | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ImportError as error:
-        if args.debug:
-            raise
-        print(
-            f"headrecon: the installation is incomplete ({error}); `headrecon doctor` says what to do", file=sys.stderr
-        )
-        return 1
     except Exception as error:  # the last resort, so that nobody is met by a traceback
         if args.debug:
             raise
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        print(f"headrecon: unexpected {what} (this is a fault in headrecon; --debug shows where)", file=sys.stderr)
+        print(f"headrecon: {_explain(error)}", file=sys.stderr)
         return 1
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, ImportError) and not (error.name or "").startswith("headrecon"):
+        return f"the installation is incomplete ({error}); `headrecon doctor` says what to do"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"unexpected {what} (this is a fault in headrecon; --debug shows where)"

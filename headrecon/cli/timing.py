@@ -61,9 +61,9 @@ def time_reconstruct(photo: Path, scratch: Path, preset: str, repeat: int, warn:
         firsts.append(first)
         peak = max(peak, rss)
     head = json.loads((out / "head.json").read_text(encoding="utf-8"))
-    for message in head.get("warnings", []):
+    for message in head["warnings"]:
         warn(message)
-    return TimedRuns(walls, firsts, peak, dict(head.get("timings", {})))
+    return TimedRuns(walls, firsts, peak, dict(head["timings_s"]))
 
 
 def _timed_process(command: list[str]) -> tuple[float, float, float]:
