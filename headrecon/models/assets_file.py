@@ -1,7 +1,7 @@
 """Head models on disk: one uncompressed `.npz` per model, plain arrays plus one JSON text; no pickles.
 
 Uncompressed on purpose: float32 deltas deflate by a few per cent only and inflating them costs several times the
-reading (figures in docs/formats.md), and a model is loaded at the start of every command.
+reading (figures in docs/head-models.md), and a model is loaded at the start of every command.
 """
 
 from __future__ import annotations

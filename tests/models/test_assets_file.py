@@ -212,6 +212,7 @@ def header_of(shape: str, descr: str = "<f4") -> bytes:
         header_of("(-1,)"),
         header_of("(2,)", "|O") + b"\x80\x04N." * 4,
         header_of("(1,)", "|V8") + b"12345678",
+        header_of("(1,)") + b"12345678",  # more bytes than the header says
         b"\x93NUMPY\x07\x00",
         b"cos\nsystem\n(S'true'\ntR.",
         b"",
