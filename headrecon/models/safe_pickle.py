@@ -19,7 +19,7 @@ from headrecon.errors import AssetError
 from headrecon.models.pickle_machine import Name, PickleBroken, PickleRefused, Record, read_pickle
 
 #: FLAME 2020 is 53 MB; text pickles of the same are about three times that.
-MAX_FILE_BYTES = 512 << 20
+MAX_FILE_BYTES = 256 << 20
 #: All arrays together, once decoded (FLAME in float64: 55 MB).
 MAX_ARRAY_BYTES = 1 << 30
 _MAX_DEPTH = 8
