@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from headrecon.errors import AssetError
+from headrecon.fitting.landmark_groups import SELLION, interocular_px
 from headrecon.geometry.closest import closest_points
 from headrecon.models.head_model import HeadModel
 from headrecon.perception.face_landmarks import Look
@@ -138,16 +139,21 @@ def _sightings(
         seen = look_at_head(assets, vertices, cameras, networks)
         for c, observation in enumerate(seen.observations):
             if observation is not None:
-                out.append(_lift(assets, seen, c, observation.landmarks[:, :2]))
+                out.append(_lift(assets, seen, c, observation.landmarks))
     if progress:
         progress("looking at the head", (index + 1) / (2 * (options.identities // 2) + 1))
     return out
 
 
 def _lift(
-    assets: HeadAssets, seen: SeenHead, camera: int, pixels: Float[np.ndarray, "478 2"]
+    assets: HeadAssets, seen: SeenHead, camera: int, landmarks: Float[np.ndarray, "478 3"]
 ) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, " 478"]]:
-    """The template positions under given pixels; weight 0 off the head, falling with the slant of the surface."""
+    """The template positions under given landmarks, and how far to trust each.
+
+    Weight is 0 off the head, falls with the slant of the surface, and is 0 where the detector thinks that the point
+    lies behind what is seen there: points on the far side of a turned head project onto the near one.
+    """
+    pixels = landmarks[:, :2]
     width, height = seen.cameras.width, seen.cameras.height
     column = np.clip(np.floor(pixels[:, 0]).astype(int), 0, width - 1)
     row = np.clip(np.floor(pixels[:, 1]).astype(int), 0, height - 1)
@@ -162,7 +168,11 @@ def _lift(
     ray /= np.maximum(np.linalg.norm(ray, axis=1, keepdims=True), 1e-9)
     normal = seen.render.normals[camera].numpy()[row, column] @ view[:3, :3].T
     slant = np.clip(-(normal * ray).sum(1), 0, 1)
-    return points, np.where(face >= 0, np.clip((slant - 0.2) / 0.6, 0, 1) ** 2, 0.0)
+    weight = np.where(face >= 0, np.clip((slant - 0.2) / 0.6, 0, 1) ** 2, 0.0)
+    depth_px = seen.render.depth_z[camera].numpy()[row, column] * float(seen.cameras.Ks[camera, 0, 0])
+    depth_px = depth_px / seen.render.depth_z[camera].numpy()[row[SELLION], column[SELLION]].clip(1e-6)
+    behind = (landmarks[:, 2] - landmarks[SELLION, 2]) - (depth_px - depth_px[SELLION])
+    return points, weight * np.exp(-((behind / (0.35 * interocular_px(landmarks))) ** 2))
 
 
 def _robust_mean(

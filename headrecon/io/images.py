@@ -283,3 +283,11 @@ def _through_profile(picture: Image.Image, profile: bytes | None, path: Path, no
             reason = " ".join(str(error).split())
             notes.append(f"{path.name}: the colour profile cannot be used ({reason}); colours are taken as sRGB")
     return picture.convert("RGB")
+
+
+def from_array(image_srgb: UInt8[np.ndarray, "H W 3"], name: str = "array.png") -> LoadedImage:
+    """A picture that is in memory already, as if it had been loaded. Raises InputError for other shapes or types."""
+    image = np.asarray(image_srgb)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(f"expected a picture as uint8 [height, width, 3] in sRGB, found {image.dtype} {image.shape}")
+    return LoadedImage(Path(name), np.ascontiguousarray(image), (image.shape[1], image.shape[0]), None)

@@ -1,0 +1,158 @@
+"""What lies in the output folder of `headrecon reconstruct` (docs/formats.md): a `Reconstruction` turned into files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from headrecon.config import as_dict, as_yaml
+from headrecon.geometry.cameras import project_points
+from headrecon.io.cameras import write_transforms
+from headrecon.io.documents import HeadRecord, Measurement, head_document, landmarks_document, sha256_of
+from headrecon.io.images import save_png
+from headrecon.io.meshes.glb import RiggedHead, write_glb
+from headrecon.io.meshes.obj import write_obj
+from headrecon.io.meshes.ply import vertex_colors, write_ply
+from headrecon.io.meshes.topology import vertex_normals
+from headrecon.io.runs import output_folder, versions, write_json, write_text
+from headrecon.io.video import write_video
+from headrecon.models.head_model import embed
+from headrecon.report.contact_sheet import contact_sheet
+from headrecon.report.html import ReportContent, report_html
+from headrecon.report.scene import HeadScene
+from headrecon.report.turntable import turntable_frames
+from headrecon.structures import Mesh, triangulate
+
+if TYPE_CHECKING:
+    from headrecon.pipeline import Reconstruction
+
+TURNTABLE_FPS = 24
+FILES = {
+    "head.glb": "rigged head: 52 expressions, neck, jaw and eye joints, texture (Blender, Unreal, any glTF viewer)",
+    "head.obj": "the mesh as quads, with head.mtl and head.png (Maya, ZBrush)",
+    "head.ply": "the mesh with colours per vertex (MeshLab, scripts)",
+    "landmarks3d.json": "the 478 MediaPipe and 68 iBUG points on the head, metres",
+    "head.json": "parameters, camera, measures with uncertainty, licences, timings",
+    "transforms.json": "the photo's camera in nerfstudio's convention",
+    "config.yaml": "every setting, to repeat the run",
+    "preview.png": "the pictures of this page",
+    "turntable.mp4": "the head turning once",
+}
+
+
+def write_outputs(
+    result: Reconstruction, out_dir: Path, overwrite: bool, progress: Callable[[str, float], None] | None
+) -> Path:
+    """Write every file into a folder that appears whole or not at all. Raises InputError."""
+    report = progress or (lambda stage, fraction: None)
+    with output_folder(out_dir, overwrite) as folder:
+        report("writing the meshes", 0.55)
+        with result.timings.stage("meshes"):
+            write_meshes(result, folder)
+        report("rendering the preview", 0.65)
+        with result.timings.stage("preview"):
+            scene = _scene(result)
+            preview = contact_sheet(scene)
+            save_png(folder / "preview.png", preview)
+        video = None
+        if result.config.output.turntable_frames:
+            report("rendering the turntable", 0.75)
+            with result.timings.stage("turntable"):
+                video = _write_turntable(result, scene, folder)
+        report("writing the report", 0.95)
+        _write_documents(result, folder, preview, video)
+    return out_dir
+
+
+def write_meshes(result: Reconstruction, folder: Path) -> None:
+    """head.glb, head.obj with its material, head.ply: the neutral identity, or the photo's pose with `output.posed`.
+
+    A posed GLB keeps its rig: the neutral mesh with morph weights and joint rotations set, standing where the
+    photo's head stands turned, but at the origin.
+    """
+    posed = result.config.output.posed
+    vertices = result.posed if posed else result.neutral
+    comment = _comment(result)
+    head = RiggedHead(
+        result.assets,
+        result.neutral,
+        result.texture,
+        params=result.params if posed else None,
+        licences=result.licences,
+        morph_normals=result.config.output.morph_normals,
+    )
+    write_glb(folder / "head.glb", head)
+    write_obj(folder / "head.obj", result.assets, vertices, result.texture, comment)
+    colours = vertex_colors(result.assets, result.texture)
+    normals = vertex_normals(vertices, triangulate(result.assets.faces)[0])
+    write_ply(folder / "head.ply", Mesh(vertices, result.assets.faces), colours, normals, comment)
+
+
+def _comment(result: Reconstruction) -> str:
+    names = "; ".join(f"{x.name} ({x.spdx})" for x in result.licences)
+    return f"made by headrecon from {result.image.path.name}; licences: {names}"
+
+
+def _scene(result: Reconstruction) -> HeadScene:
+    points = embed(result.posed, result.assets.landmarks["mediapipe478"]).astype(np.float32)
+    fitted, _ = project_points(torch.from_numpy(points), result.cameras)
+    return HeadScene(
+        result.assets,
+        result.image.image_srgb,
+        result.cameras,
+        result.neutral,
+        result.posed,
+        result.texture,
+        result.observation.landmarks[:, :2],
+        fitted.reshape(-1, 2).numpy(),
+    )
+
+
+def _write_turntable(result: Reconstruction, scene: HeadScene, folder: Path) -> bytes:
+    output = result.config.output
+    frames = turntable_frames(scene, output.turntable_frames, output.turntable_size)
+    path = folder / "turntable.mp4"
+    write_video(path, frames, TURNTABLE_FPS)
+    return path.read_bytes()
+
+
+def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, video: bytes | None) -> None:
+    start = time.perf_counter()
+    path = result.image.path
+    metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
+    write_transforms(folder / "transforms.json", result.cameras, [path.name])
+    write_json(folder / "landmarks3d.json", landmarks_document(result.landmarks), digits=6)
+    write_text(folder / "config.yaml", as_yaml(result.config))
+    content = ReportContent(
+        title=path.name,
+        preview=preview,
+        figures=metric,
+        licences=result.licences,
+        warnings=result.warnings,
+        timings_s=result.timings.as_dict(),
+        versions=versions(),
+        files={k: v for k, v in FILES.items() if k != "turntable.mp4" or video is not None},
+        video_mp4=video,
+    )
+    write_text(folder / "report.html", report_html(content))
+    result.timings.seconds["documents"] = time.perf_counter() - start
+    record = HeadRecord(
+        assets=result.assets,
+        params=result.params,
+        cameras=result.cameras,
+        image=path,
+        image_sha256=sha256_of(path) if path.is_file() else "",
+        focal_source=result.focal_source,
+        metric=metric,
+        licences=result.licences,
+        warnings=result.warnings,
+        timings_s=result.timings.as_dict(),
+        versions=versions(),
+        config=as_dict(result.config),
+    )
+    write_json(folder / "head.json", head_document(record))

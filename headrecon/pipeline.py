@@ -1,0 +1,185 @@
+"""One photo to a head: the stages in their order, and nothing else. `headrecon.reconstruct` is this module's.
+
+load picture -> load model and networks -> find the face -> fit the head -> texture -> `Reconstruction`, whose `save`
+writes the output folder (`headrecon.outputs`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from headrecon.appearance.projection import Photo
+from headrecon.appearance.texture import make_texture
+from headrecon.config import ReconstructConfig, resolve
+from headrecon.errors import InputError
+from headrecon.fitting.camera_prior import FocalHint
+from headrecon.fitting.detector_noise import load_detector_noise
+from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.options import FitOptions
+from headrecon.fitting.photo import CameraHint, LandmarkFit, LandmarkFitter
+from headrecon.io.images import LoadedImage, from_array, load_image
+from headrecon.io.runs import Timings
+from headrecon.models.head_model import HeadModel, HeadOutput
+from headrecon.models.store import load_head
+from headrecon.perception.faces import choose_face, observe_faces
+from headrecon.perception.networks import Networks, load_networks
+from headrecon.perception.person_mask import person_mask
+from headrecon.structures import Cameras, FaceObservation, HeadAssets, HeadParams, Licence
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A reconstructed head and everything that led to it. Vertices are in metres; see docs/conventions.md.
+
+    neutral: the identity at rest, +y up, facing +z. posed: as in the photo, in the world of `cameras` (the photo's).
+    metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 % interval.
+    """
+
+    config: ReconstructConfig
+    image: LoadedImage
+    observation: FaceObservation
+    assets: HeadAssets
+    params: HeadParams
+    cameras: Cameras
+    fit: LandmarkFit
+    neutral: Float[np.ndarray, "V 3"]
+    posed: Float[np.ndarray, "V 3"]
+    landmarks: dict[str, Float[np.ndarray, "L 3"]]
+    texture: UInt8[np.ndarray, "S S 3"]
+    metric: dict[str, Any]
+    focal_source: str
+    licences: tuple[Licence, ...]
+    warnings: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+    def save(
+        self, out_dir: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None
+    ) -> Path:
+        """Write the output folder (docs/formats.md), whole or not at all, and return its path. Raises InputError."""
+        from headrecon.outputs import write_outputs
+
+        return write_outputs(self, Path(out_dir), overwrite, progress)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What does not depend on the photo: model, fitter, networks. Make it once for many photos."""
+
+    assets: HeadAssets
+    fitter: LandmarkFitter
+    networks: Networks
+
+
+def load_engine(config: ReconstructConfig, progress: Progress | None = None) -> Engine:
+    """Load the model and the networks that a configuration asks for; both are fetched on first use."""
+    report = progress or (lambda stage, fraction: None)
+    assets = load_head(config.model, config.age, report)
+    task = None if config.perception.task is None else Path(config.perception.task)
+    networks = load_networks(progress=lambda s: report(s.message, s.done_bytes / max(s.total_bytes, 1)), task_bundle=task)
+    options = FitOptions(noise=load_detector_noise())
+    options = replace(options, solver=replace(options.solver, max_iterations=config.fit.iterations))
+    return Engine(assets, LandmarkFitter(assets, options), networks)
+
+
+def reconstruct(
+    image: str | os.PathLike[str] | UInt8[np.ndarray, "H W 3"],
+    config: ReconstructConfig | None = None,
+    *,
+    engine: Engine | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Reconstruction:
+    """Reconstruct the head in one photo.
+
+    image: a file, or an upright sRGB picture as uint8 [H,W,3]. config: all settings (`headrecon.config.resolve`
+    makes one from a preset); settings: single ones by key with "__" for ".", such as `knowledge__ipd_mm=63`.
+    engine: a loaded model and networks to use again. progress: called with the stage and the share done, 0..1.
+    Raises InputError, NoFaceFound, AssetError or NetworkUnavailable, each saying what to do.
+    """
+    config = _configured(config, settings)
+    timings = Timings()
+    report = progress or (lambda stage, fraction: None)
+    report("reading the photo", 0.0)
+    with timings.stage("read"):
+        loaded = load_image(image) if isinstance(image, (str, os.PathLike)) else from_array(image)
+    report("loading model and networks", 0.05)
+    with timings.stage("load"):
+        engine = engine or load_engine(config, lambda stage, f: report(stage, 0.05 + 0.2 * f))
+    report("finding the face", 0.25)
+    with timings.stage("see"):
+        observations = observe_faces(loaded.image_srgb, engine.networks)
+        observation, face_warning = choose_face(observations, config.perception.face)
+        mask = person_mask(loaded.image_srgb, engine.networks, observation)
+    report("fitting the head", 0.35)
+    with timings.stage("fit"):
+        hint, focal_source = _focal_hint(loaded, config)
+        fit = engine.fitter.fit(observation, CameraHint(focal=hint), _knowledge(config))
+        neutral, posed = _heads(engine.assets, fit)
+    report("painting the texture", 0.45)
+    with timings.stage("texture"):
+        photo = Photo(
+            torch.from_numpy(loaded.as_float()),
+            fit.camera,
+            torch.from_numpy(mask),
+            observation.landmarks[468:478, :2].reshape(2, 5, 2),
+        )
+        texture = make_texture(engine.assets, posed.vertices[0].numpy(), photo, config.texture.size)
+    warnings = (*loaded.warnings, *([face_warning] if face_warning else []), *fit.warnings)
+    return Reconstruction(
+        config=config,
+        image=loaded,
+        observation=observation,
+        assets=engine.assets,
+        params=fit.params,
+        cameras=fit.camera,
+        fit=fit,
+        neutral=neutral.vertices[0].numpy(),
+        posed=posed.vertices[0].numpy(),
+        landmarks=_named_landmarks(posed if config.output.posed else neutral),
+        texture=texture.image,
+        metric={**fit.figures, **fit.view_figures[0]},
+        focal_source=focal_source,
+        licences=(*engine.assets.licences, *engine.networks.licences),
+        warnings=warnings,
+        timings=timings,
+    )
+
+
+def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:
+    if config is not None and settings:
+        raise InputError("reconstruct takes either a config or single settings, found both; put them into the config")
+    return config or resolve(overrides={k.replace("__", "."): v for k, v in settings.items()})
+
+
+def _knowledge(config: ReconstructConfig) -> MetricKnowledge:
+    k = config.knowledge
+    return MetricKnowledge(ipd_mm=k.ipd_mm, focal_px=k.focal_px, distance_m=k.distance_m)
+
+
+def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHint | None, str]:
+    """What is known of the focal length and where it came from: the user's word comes before EXIF's."""
+    if config.knowledge.focal_px is not None:
+        return None, "user"
+    if image.focal is not None and config.fit.exif_focal:
+        return FocalHint(image.focal.focal_px, image.focal.sigma_log, image.focal.source), "exif"
+    return None, "estimated"
+
+
+@torch.no_grad()
+def _heads(assets: HeadAssets, fit: LandmarkFit) -> tuple[HeadOutput, HeadOutput]:
+    model = HeadModel(assets)
+    return model(fit.params.neutral()), model(fit.params)
+
+
+def _named_landmarks(head: HeadOutput) -> dict[str, Float[np.ndarray, "L 3"]]:
+    return {name: head.landmarks[name][0].numpy() for name in ("ibug68", "mediapipe478") if name in head.landmarks}
