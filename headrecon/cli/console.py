@@ -31,6 +31,7 @@ class Progress:
     def __init__(self, first: str) -> None:
         self._start = time.monotonic()
         self._stage: str | None = None
+        self._done = 0.0
         self._bar: Any = None
         self._task: Any = None
         print(first, file=sys.stderr, flush=True)
@@ -43,7 +44,9 @@ class Progress:
 
     def __call__(self, stage: str, fraction: float) -> None:
         """Say what is going on; `fraction` is how much of the whole is done, 0 to 1."""
-        fraction = min(max(fraction, 0.0), 1.0)
+        fraction = self._done = min(
+            max(fraction, self._done), 1.0
+        )  # a stage with steps of its own may start at 0 again
         if self._bar is not None:
             self._bar.update(self._task, completed=fraction, description=stage)
         elif stage != self._stage:
