@@ -360,7 +360,7 @@ def test_bombs_end_quickly(tmp_path: Path, data: bytes) -> None:
     start = time.perf_counter()
     assert load_model_pickle(tmp_path / "bomb.pkl") == {}
     assert (
-        time.perf_counter() - start < 5
+        time.perf_counter() - start < 60  # 0.1 s, seconds with run-time type checks; unguarded forever, or a crash
     )  # 0.2 s, more with run-time type checks; without the guards forever, or a crash
 
 
