@@ -10,12 +10,24 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+import torch
 from synthetic_assets import EYE_CENTRE, _embed, _mediapipe478_layout, make_tiny_assets
 
+from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
+from headrecon.geometry import so3
+from headrecon.geometry.mesh import vertex_normals
+from headrecon.models.head_model import HeadModel, embed
 from headrecon.models.measurements import PREFIX
 from headrecon.models.point_model import PointModel
-from headrecon.structures import FaceDetection, FaceObservation, HeadAssets, LandmarkEmbedding, triangulate
+from headrecon.structures import (
+    FaceDetection,
+    FaceObservation,
+    HeadAssets,
+    HeadParams,
+    LandmarkEmbedding,
+    triangulate,
+)
 
 #: 4:3 photo of a phone, in pixels
 SIZE = (1200, 1600)
@@ -43,6 +55,21 @@ def tiny_face(num_betas: int = 12, eyelook: bool = True) -> HeadAssets:
     zygion = LandmarkEmbedding(marks.vertex_ids[list(groups.CHEEKS)], marks.barycentrics[list(groups.CHEEKS)])
     landmarks = {**assets.landmarks, "mediapipe478": marks, PREFIX + "bizygomatic_breadth": zygion}
     return replace(assets, landmarks=landmarks)
+
+
+@lru_cache(maxsize=4)
+def _outline_tools(num_betas: int) -> tuple[HeadModel, contour.ContourBands]:
+    assets = tiny_face(num_betas)
+    return HeadModel(assets, dtype=torch.float64), contour.build_bands(assets)
+
+
+def _slide_outline(assets: HeadAssets, params: HeadParams, points: np.ndarray) -> None:
+    """Put hidden outline points where a detector would see them: on the visible outline (changes `points`)."""
+    head, bands = _outline_tools(assets.num_betas)
+    vertices = head(params.to(torch.float64)).vertices[0]
+    normals = vertex_normals(vertices, torch.from_numpy(triangulate(assets.faces)[0].astype(np.int64)))
+    match = contour.match_outline(bands, vertices.numpy(), normals.numpy())
+    points[match.landmarks] = embed(vertices.numpy(), bands.candidates)[match.candidates]
 
 
 @dataclass(frozen=True)
@@ -76,10 +103,9 @@ def photograph(
     assets: HeadAssets, truth: Truth, rng: np.random.Generator | None = None, sigma: float = 0.0, iris_sigma: float = 0.0
 ) -> FaceObservation:
     """What a perfect detector sees (plus white noise of `sigma` interocular distances, and iris noise)."""
-    from headrecon.geometry import so3
-
     model = PointModel(assets, assets.landmarks["mediapipe478"])
     points = model.evaluate(truth.x)
+    _slide_outline(assets, model.layout.unpack(truth.x), points)
     camera = points * [1, -1, -1]
     pixels = truth.focal_px * camera[:, :2] / camera[:, 2:] + np.array(SIZE) / 2
     depth = camera[:, 2:] * truth.focal_px / camera[:, 2].mean()
