@@ -25,15 +25,6 @@ HomPoint cut(const HomPoint& in, float d_in, const HomPoint& out, float d_out) {
 
 }  // namespace
 
-bool needs_clipping(const HomPoint* corners, float near_z, float far_z) {
-  for (int i = 0; i < 3; ++i) {
-    const HomPoint& p = corners[i];
-    const float reach = HR_GUARD_BAND_PX * p.z;
-    if (!(p.z >= near_z && p.z <= far_z && std::fabs(p.x) <= reach && std::fabs(p.y) <= reach)) return true;
-  }
-  return false;
-}
-
 int clip_triangle(const HomPoint* corners, float near_z, float far_z, HomPoint* polygon) {
   HomPoint buffer[kMaxClipped];
   HomPoint *from = polygon, *to = buffer;

@@ -18,6 +18,7 @@ namespace hr {
 namespace {
 
 constexpr int64_t kFacesPerChunk = 2048;
+constexpr int64_t kPointsPerTask = 16384;
 constexpr int kBandRows = 16;
 constexpr int64_t kFacesPerGroup = 1 << 20;       // images are drawn in groups of about this many faces, to bound memory
 constexpr size_t kKeptBytes = size_t{128} << 20;  // scratch kept between calls: page faults cost more than the set-up
@@ -34,9 +35,17 @@ struct Chunk {
   }
 };
 
+struct SnappedPoint {
+  int32_t x, y;       // subpixels: decide coverage
+  float px, py;       // pixels, as they are: decide depth, which on slivers is too sensitive for rounded corners
+  float inv_z;
+  bool in_view;       // between near and far and within the guard band; if not, nothing above means anything
+};
+
 struct Scratch {
   std::mutex mutex;
   std::vector<Chunk> chunks;
+  std::vector<SnappedPoint> points;  // of every image of a group
 };
 
 Scratch& scratch() {
@@ -44,17 +53,11 @@ Scratch& scratch() {
   return *kept;
 }
 
-struct SnappedPoint {
-  int32_t x, y;       // subpixels: decide coverage
-  float px, py;       // pixels, as they are: decide depth, which on slivers is too sensitive for rounded corners
-  float inv_z;
-};
-
-SnappedPoint snap(const HomPoint& p) {
+SnappedPoint project(const HomPoint& p) {
   // Divide, not multiply by 1/z: the reference has to round to the same subpixel. lrintf rounds half to even, as torch.
   const float px = p.x / p.z, py = p.y / p.z;
   return {static_cast<int32_t>(std::lrintf(px * HR_SUBPIXELS)), static_cast<int32_t>(std::lrintf(py * HR_SUBPIXELS)), px, py,
-          1.0f / p.z};
+          1.0f / p.z, true};
 }
 
 int32_t min3(int32_t a, int32_t b, int32_t c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
@@ -76,14 +79,13 @@ void set_depth_plane(const SnappedPoint& a, const SnappedPoint& b, const Snapped
 
 // Add one projected triangle to the chunk unless it covers no pixel centre.
 void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, SnappedPoint c, int32_t face, Chunk& chunk) {
-  int64_t area = hr_edge_function(a.x, a.y, b.x, b.y, c.x, c.y);
-  if (area == 0) return;
-  if (area > 0 && p.cull_backfaces) return;  // y is down: outward faces (counter-clockwise to the eye) are negative
-  if (area < 0) {
+  const int64_t signed_area = hr_edge_function(a.x, a.y, b.x, b.y, c.x, c.y);
+  if (signed_area == 0) return;
+  if (signed_area > 0 && p.cull_backfaces) return;  // y is down: outward faces (counter-clockwise to the eye) are negative
+  if (signed_area < 0) {
     const SnappedPoint swap = b;
     b = c;
     c = swap;
-    area = -area;
   }
   const int32_t left = min3(a.x, b.x, c.x), right = max3(a.x, b.x, c.x);
   const int32_t top = min3(a.y, b.y, c.y), bottom = max3(a.y, b.y, c.y);
@@ -129,16 +131,17 @@ void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, Sn
   chunk.triangles.push_back(t);
 }
 
-void add_face(const HrRasterizeParams& p, const HomPoint* corners, int32_t face, Chunk& chunk) {
-  if (!needs_clipping(corners, p.near_z, p.far_z)) {
-    add_triangle(p, snap(corners[0]), snap(corners[1]), snap(corners[2]), face, chunk);
-    return;
+// A face that leaves the view: cut it, then add what is left as a fan.
+void add_clipped(const HrRasterizeParams& p, const float* points, const int32_t* corner, int32_t face, Chunk& chunk) {
+  HomPoint triangle[3], polygon[kMaxClipped];
+  for (int k = 0; k < 3; ++k) {
+    const float* h = points + 3 * static_cast<int64_t>(corner[k]);
+    triangle[k] = {h[0], h[1], h[2]};
   }
-  HomPoint polygon[kMaxClipped];
-  const int count = clip_triangle(corners, p.near_z, p.far_z, polygon);
-  for (int i = 2; i < count; ++i) {
-    add_triangle(p, snap(polygon[0]), snap(polygon[i - 1]), snap(polygon[i]), face, chunk);
-  }
+  const int count = clip_triangle(triangle, p.near_z, p.far_z, polygon);
+  SnappedPoint fan[kMaxClipped];
+  for (int i = 0; i < count; ++i) fan[i] = project(polygon[i]);
+  for (int i = 2; i < count; ++i) add_triangle(p, fan[0], fan[i - 1], fan[i], face, chunk);
 }
 
 // Counting sort of the chunk's triangles by band; one that crosses several is listed in each.
@@ -156,23 +159,36 @@ void bin_chunk(Chunk& chunk, int bands) {
   }
 }
 
-void set_up_chunk(const HrRasterizeParams& p, int64_t image, int64_t first_face, int bands, Chunk& chunk) {
+void project_points(const HrRasterizeParams& p, int64_t image, int64_t first, SnappedPoint* out) {
+  const float* points = p.points_hom + image * p.num_vertices * 3;
+  const int64_t end = std::min(first + kPointsPerTask, p.num_vertices);
+  for (int64_t v = first; v < end; ++v) {
+    const HomPoint h = {points[3 * v], points[3 * v + 1], points[3 * v + 2]};
+    out[v] = outside_view(h, p.near_z, p.far_z) ? SnappedPoint{} : project(h);
+  }
+}
+
+void set_up_chunk(const HrRasterizeParams& p, int64_t image, int64_t first_face, int bands, const SnappedPoint* snapped,
+                  Chunk& chunk) {
   chunk.triangles.clear();
   chunk.large.clear();
   chunk.bad_index = false;
   const float* points = p.points_hom + image * p.num_vertices * 3;
   const int64_t end = std::min(first_face + kFacesPerChunk, p.num_faces);
   for (int64_t f = first_face; f < end; ++f) {
-    HomPoint corners[3];
+    const int32_t* corner = p.faces + f * 3;
     for (int k = 0; k < 3; ++k) {
-      const int64_t v = p.faces[f * 3 + k];
-      if (v < 0 || v >= p.num_vertices) {
+      if (corner[k] < 0 || corner[k] >= p.num_vertices) {
         chunk.bad_index = true;
         return;
       }
-      corners[k] = {points[v * 3], points[v * 3 + 1], points[v * 3 + 2]};
     }
-    add_face(p, corners, static_cast<int32_t>(f), chunk);
+    const SnappedPoint &a = snapped[corner[0]], &b = snapped[corner[1]], &c = snapped[corner[2]];
+    if (a.in_view && b.in_view && c.in_view) {
+      add_triangle(p, a, b, c, static_cast<int32_t>(f), chunk);
+    } else {
+      add_clipped(p, points, corner, static_cast<int32_t>(f), chunk);
+    }
   }
   bin_chunk(chunk, bands);
 }
@@ -211,6 +227,7 @@ int32_t rasterize(const HrRasterizeParams& p) {
   const RowStage& stage = row_stage(p.isa);
   const int bands = (p.height + kBandRows - 1) / kBandRows;
   const int64_t chunks_each = (p.num_faces + kFacesPerChunk - 1) / kFacesPerChunk;
+  const int64_t runs_each = (p.num_vertices + kPointsPerTask - 1) / kPointsPerTask;
   const int64_t group = std::max<int64_t>(1, kFacesPerGroup / std::max<int64_t>(p.num_faces, 1));
   Scratch& shared = scratch();
   std::lock_guard<std::mutex> lock(shared.mutex);
@@ -218,8 +235,16 @@ int32_t rasterize(const HrRasterizeParams& p) {
   for (int64_t first = 0; first < p.batch; first += group) {
     const int64_t images = std::min(group, p.batch - first);
     if (chunks.size() < static_cast<size_t>(images * chunks_each)) chunks.resize(images * chunks_each);
+    shared.points.resize(images * p.num_vertices);
+    SnappedPoint* points = shared.points.data();
+    parallel_for(images * runs_each, p.num_threads, [&](int64_t task) {
+      const int64_t image = task / runs_each;
+      project_points(p, first + image, task % runs_each * kPointsPerTask, points + image * p.num_vertices);
+    });
     parallel_for(images * chunks_each, p.num_threads, [&](int64_t task) {
-      set_up_chunk(p, first + task / chunks_each, task % chunks_each * kFacesPerChunk, bands, chunks[task]);
+      const int64_t image = task / chunks_each;
+      set_up_chunk(p, first + image, task % chunks_each * kFacesPerChunk, bands, points + image * p.num_vertices,
+                   chunks[task]);
     });
     for (int64_t c = 0; c < images * chunks_each; ++c) {
       if (chunks[c].bad_index) return HR_ERROR_INDEX;
@@ -229,9 +254,12 @@ int32_t rasterize(const HrRasterizeParams& p) {
       draw_band(p, stage, first + image, static_cast<int>(task % bands), chunks.data() + image * chunks_each, chunks_each);
     });
   }
-  size_t kept = 0;
+  size_t kept = shared.points.capacity() * sizeof(SnappedPoint);
   for (const Chunk& chunk : chunks) kept += chunk.bytes();
-  if (kept > kKeptBytes) std::vector<Chunk>().swap(chunks);
+  if (kept > kKeptBytes) {
+    std::vector<Chunk>().swap(chunks);
+    std::vector<SnappedPoint>().swap(shared.points);
+  }
   return HR_OK;
 }
 
