@@ -15,7 +15,7 @@ from headrecon.geometry.mesh import cotangent_laplacian
 
 #: Strength of smoothness against one fully seen vertex: small, so that seen colours are kept.
 _SMOOTHNESS = 0.05
-#: Far from anything seen the prior takes over; colours reach about sqrt(_SMOOTHNESS / _PRIOR) = 5 edges.
+#: Far from anything seen the prior takes over; against a hint colours reach sqrt(_SMOOTHNESS / _PRIOR) = 5 edges.
 _PRIOR = 2e-3
 #: Cotangent weights of slivers are cut to this range, so that no edge is cut off or dominates.
 _EDGE_RANGE = (0.05, 5.0)
@@ -27,6 +27,14 @@ class SeenColors:
 
     colors: Float[np.ndarray, "V 3"]
     weight: Float[np.ndarray, " V"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What to expect of each vertex, and how firmly: 1 for a hint that counts far from all data, 10 for a firm one."""
+
+    colors: Float[np.ndarray, "V 3"]
+    strength: Float[np.ndarray, " V"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ def diffuse_colors(
     triangles: Int[np.ndarray, "F 3"],
     seen: SeenColors,
     guide: Guide,
-    prior: Float[np.ndarray, "V 3"],
+    prior: Prior,
 ) -> Float[np.ndarray, "V 3"]:
     """Colours everywhere: close to the seen ones, guided differences elsewhere, far from all data the prior."""
     import scipy.sparse as sp
@@ -59,10 +67,11 @@ def diffuse_colors(
     data = seen.weight.astype(np.float64)
     both = guide.known[rows] & guide.known[cols]
     difference = np.where(both[:, None], guide.colors[rows] - guide.colors[cols], 0.0) * omega[:, None]
-    right = data[:, None] * seen.colors + _PRIOR * prior
+    pull = _PRIOR * prior.strength
+    right = data[:, None] * seen.colors + pull[:, None] * prior.colors
     for channel in range(3):
         right[:, channel] += np.bincount(rows, difference[:, channel], minlength=count)
-    system = (laplacian + sp.diags(data + _PRIOR)).tocsc()
+    system = (laplacian + sp.diags(data + pull)).tocsc()
     return np.clip(np.asarray(spsolve(system, right)), 0.0, 1.0)
 
 

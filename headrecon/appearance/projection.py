@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headrecon.appearance.openings import fill_polygons
 from headrecon.errors import ShapeError
 from headrecon.geometry.cameras import camera_centers, crop_cameras, project_points
-from headrecon.ops.rasterize import rasterize, to_homogeneous_image
+from headrecon.ops.rasterize import Raster, rasterize, to_homogeneous_image
 from headrecon.structures import Cameras
 
 #: Neighbouring pixels whose depths differ by more (metres) lie on two surfaces: an outline, or one part before another.
@@ -19,21 +20,24 @@ _OUTLINE_STEP_M = 0.008
 #: Colours fade in over this distance (metres on the head) from outlines and from the edge of the person mask.
 _OUTLINE_FADE_M = 0.005
 _MASK_FADE_M = 0.008
+_OPENING_FADE_M = 0.001
 #: A surface seen at a cosine below the first is not used, above the second fully.
-_COSINES = (0.15, 0.5)
+_COSINES = (0.12, 0.42)
 
 
 @dataclass(frozen=True)
 class Photo:
     """A picture with its one camera. mask: 1 on the person.
 
-    iris_px: centre and four rim points of the subject's right, then left iris.
+    iris_px: centre and four rim points of the subject's right, then left iris. openings_px: outlines of what is not
+    skin although the head may have skin there, as `openings.face_openings` gives them (eyes, open mouth).
     """
 
     image_srgb: Float[Tensor, "H W 3"]
     cameras: Cameras
     mask: Float[Tensor, "H W"] | None = None
     iris_px: Float[np.ndarray, "2 5 2"] | None = None
+    openings_px: tuple[Float[np.ndarray, "_ 2"], ...] = ()
 
     def checked(self) -> Photo:
         """Return self; raise ShapeError when picture, camera and mask do not belong together."""
@@ -52,7 +56,7 @@ class View:
     """The part of a photo that shows the head, with the head's own depth there.
 
     clear: 0 at outlines and beyond the person, 1 well inside. part: index of the part that each pixel sees, -1 outside.
-    seen_faces: the triangles that some pixel sees. metres_per_px is the size of a pixel at the head's distance.
+    seen_faces: the triangles that some pixel of `raster` sees. metres_per_px: size of a pixel at the head's distance.
     """
 
     image_srgb: Float[Tensor, "h w 3"]
@@ -61,6 +65,7 @@ class View:
     clear: Float[Tensor, "h w"]
     part: Int[Tensor, "h w"]
     person: Float[Tensor, "h w"]
+    raster: Raster
     seen_faces: Int[Tensor, " M"]
     metres_per_px: float
 
@@ -103,7 +108,11 @@ def look(
     clear = _fade(_distance(~_outline(depth)), _OUTLINE_FADE_M / metres_per_px)
     if photo.mask is not None:
         clear = clear * _fade(_distance(person > 0.5), _MASK_FADE_M / metres_per_px)
-    return View(image, view_cameras, depth, clear, parts, person, seen[seen >= 0].unique(), metres_per_px)
+    if photo.openings_px:
+        corner, scale_xy = np.array(box[:2]), np.array(size) / (box[2] - box[0], box[3] - box[1])
+        holes = fill_polygons(tuple((p - corner) * scale_xy for p in photo.openings_px), *size)
+        clear = clear * _fade(_distance(holes < 0.5), _OPENING_FADE_M / metres_per_px)
+    return View(image, view_cameras, depth, clear, parts, person, raster, seen[seen >= 0].unique(), metres_per_px)
 
 
 def see(view: View, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Sight:

@@ -13,9 +13,12 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headrecon.appearance.completion import (
+    LowFrequencies,
     SkinColors,
     add_strands,
+    clothing_gate,
     complete_vertices,
+    low_frequencies,
     mirrored_detail,
     skin_and_hair,
 )
@@ -51,9 +54,10 @@ def make_texture(assets: HeadAssets, vertices: Float[np.ndarray, "V 3"], photo: 
     normals = vertex_normals(points, texels.triangles.long())
     view = look(photo, points, texels.triangles, _triangle_parts(assets), target_px=round(1.2 * size))
     sight = None if view is None else see(view, points, normals)
-    tones = skin_and_hair(assets, view, sight)
-    base = complete_vertices(assets, view, sight, tones)
-    colors, observed = _paint_skin(assets, texels, (points, normals), view, (base, tones))
+    tones = skin_and_hair(assets, view)
+    low = None if view is None else low_frequencies(assets, view)
+    base = complete_vertices(assets, low, sight, tones)
+    colors, observed = _paint_skin(assets, texels, (points, normals), (view, low), (base, tones))
     colors = paint_parts(assets, texels, colors, (photo, view, points), tones)
     image = pull_push(texels.picture(colors), texels.picture(torch.ones(len(texels), 1))[..., 0])
     return HeadTexture(
@@ -70,15 +74,17 @@ def _paint_skin(
     assets: HeadAssets,
     texels: Texels,
     surface: tuple[Tensor, Tensor],
-    view: View | None,
+    picture: tuple[View | None, LowFrequencies | None],
     fill: tuple[Float[Tensor, "V 3"], SkinColors],
 ) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
     """Colours of all texels as if all were skin, and how well each was seen."""
     base, tones = fill
+    view, low = picture
     smooth = texels.interpolate(base)
-    if view is None:
+    if view is None or low is None:
         return smooth, torch.zeros(len(texels))
     own, pixels, weight = _seen_skin(assets, texels, surface, view)
+    weight = weight * clothing_gate(assets, texels.take(own), low, pixels, tones)
     detail = torch.zeros_like(smooth)
     detail[own] = sample(view.image_srgb, pixels, "bicubic") - smooth[own]
     seen = torch.zeros(len(texels))

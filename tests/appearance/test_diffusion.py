@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from headrecon.appearance.diffusion import Guide, SeenColors, diffuse_colors, mirror_vertices
+from headrecon.appearance.diffusion import Guide, Prior, SeenColors, diffuse_colors, mirror_vertices
 from headrecon.appearance.projection import Photo, look, see
 from headrecon.appearance.pull_push import pull_push
 from headrecon.structures import Cameras
@@ -20,7 +20,9 @@ def strip(count: int) -> tuple[np.ndarray, np.ndarray]:
     return vertices, faces
 
 
-def solve(count: int, known: dict[int, float], guide: np.ndarray | None = None, prior: float = 0.5) -> np.ndarray:
+def solve(
+    count: int, known: dict[int, float], guide: np.ndarray | None = None, prior: float = 0.5, strength: float = 1.0
+):
     vertices, faces = strip(count)
     colors, weight = np.zeros((2 * count, 3)), np.zeros(2 * count)
     for i, value in known.items():
@@ -28,7 +30,8 @@ def solve(count: int, known: dict[int, float], guide: np.ndarray | None = None, 
     guided = Guide(np.zeros((2 * count, 3)), np.zeros(2 * count, dtype=bool))
     if guide is not None:
         guided = Guide(np.tile(guide[:, None], (2, 3)), np.ones(2 * count, dtype=bool))
-    done = diffuse_colors(vertices, faces, SeenColors(colors, weight), guided, np.full((2 * count, 3), prior))
+    expected = Prior(np.full((2 * count, 3), prior), np.full(2 * count, strength))
+    done = diffuse_colors(vertices, faces, SeenColors(colors, weight), guided, expected)
     return done[:count, 0]
 
 
@@ -43,6 +46,12 @@ def test_far_from_everything_the_prior_rules():
     got = solve(80, {0: 0.9}, prior=0.3)
     assert got[0] == pytest.approx(0.9, abs=0.05)
     assert got[-1] == pytest.approx(0.3, abs=1e-3)
+
+
+def test_a_firm_prior_begins_sooner():
+    hint, firm = (solve(40, {0: 0.9}, prior=0.3, strength=s) for s in (1.0, 12.0))
+    assert (firm[1:12] < hint[1:12]).all()
+    assert firm[8] < 0.35 < hint[8]
 
 
 def test_the_guide_gives_differences_not_values():

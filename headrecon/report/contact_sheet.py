@@ -1,0 +1,122 @@
+"""`preview.png`: photo, landmarks, overlay and the head from four sides and as bare geometry, on one sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from headrecon.geometry.cameras import crop_cameras, project_points
+from headrecon.rendering.cameras_orbit import preview_cameras
+from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
+from headrecon.report.scene import BACKDROP_SRGB, HeadScene, textured_look, to_uint8
+from headrecon.structures import Cameras
+
+TITLES = ("photo", "landmarks", "overlay", "front", "three-quarter", "profile", "back", "geometry")
+_COLUMNS = 4
+_GAP, _CAPTION = 8, 26
+_PAPER, _INK = (250, 250, 251), (60, 62, 66)
+_DETECTED, _FITTED = (0, 214, 255), (255, 64, 129)
+#: How much of the geometry shows over the photo.
+_OVERLAY = 0.62
+
+
+def contact_sheet(scene: HeadScene, cell: int = 440) -> UInt8[np.ndarray, "H W 3"]:
+    """The eight pictures in two rows, captioned. cell: side of each picture in pixels."""
+    pictures = contact_pictures(scene, cell)
+    rows = -(-len(pictures) // _COLUMNS)
+    pitch_x, pitch_y = cell + _GAP, cell + _CAPTION + _GAP
+    sheet = Image.new("RGB", (_COLUMNS * pitch_x + _GAP, rows * pitch_y + _GAP), _PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
+    for i, (title, picture) in enumerate(pictures.items()):
+        x, y = _GAP + (i % _COLUMNS) * pitch_x, _GAP + (i // _COLUMNS) * pitch_y
+        sheet.paste(Image.fromarray(picture), (x, y))
+        draw.text((x + 2, y + cell + 4), title, fill=_INK, font=font)
+    return np.asarray(sheet)
+
+
+def contact_pictures(scene: HeadScene, cell: int = 440) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
+    """The pictures by title, in the order of TITLES, each cell x cell."""
+    scene = scene.checked()
+    cameras = _photo_crop(scene, cell)
+    photo = _cut_photo(scene, cell)
+    views = preview_cameras(scene.neutral, ("front", "three_quarter", "profile", "back"), cell)
+    looks = render_mesh(scene.mesh(scene.neutral), views, scene.textured(), textured_look()).image_srgb
+    front = Cameras(views.viewmats[:1], views.Ks[:1], cell, cell)
+    bare = RenderOptions(background_srgb=BACKDROP_SRGB)
+    geometry = render_mesh(scene.mesh(scene.neutral), front, Appearance(), bare).image_srgb[0]
+    pictures = [
+        photo,
+        _draw_landmarks(scene, photo, cell),
+        _overlay(scene, photo, cameras),
+        *(to_uint8(image) for image in looks),
+        to_uint8(geometry),
+    ]
+    return dict(zip(TITLES, pictures, strict=True))
+
+
+def head_square(scene: HeadScene) -> tuple[int, int, int, int]:
+    """Square pixel box (x0, y0, x1, y1) around the head with room for hair; it may reach beyond the picture."""
+    posed = torch.from_numpy(np.ascontiguousarray(scene.posed, dtype=np.float32))
+    pixels, depth = project_points(posed, _one(scene.cameras))
+    seen = pixels[depth > 0].numpy()
+    if not len(seen):
+        return 0, 0, scene.cameras.width, scene.cameras.width
+    low, high = seen.min(0), seen.max(0)
+    side = max(8, int(np.ceil(1.35 * float((high - low).max()))))
+    centre = (low + high) / 2 - np.array([0.0, 0.06 * side])
+    x0, y0 = np.round(centre - side / 2).astype(int).tolist()
+    return x0, y0, x0 + side, y0 + side
+
+
+def _one(cameras: Cameras) -> Cameras:
+    viewmat, k = cameras.viewmats.detach().float().reshape(4, 4), cameras.Ks.detach().float().reshape(3, 3)
+    return Cameras(viewmat, k, cameras.width, cameras.height)
+
+
+def _photo_crop(scene: HeadScene, cell: int) -> Cameras:
+    return crop_cameras(_one(scene.cameras), head_square(scene), (cell, cell))
+
+
+def _cut_photo(scene: HeadScene, cell: int) -> np.ndarray:
+    """The head's square of the photo; backdrop colour beyond the photo's border."""
+    backdrop = tuple(round(255 * c) for c in BACKDROP_SRGB)
+    box = head_square(scene)
+    side = box[2] - box[0]
+    square = Image.new("RGB", (side, side), backdrop)
+    inside = (max(0, box[0]), max(0, box[1]), min(scene.cameras.width, box[2]), min(scene.cameras.height, box[3]))
+    if inside[2] > inside[0] and inside[3] > inside[1]:
+        part = scene.photo[inside[1] : inside[3], inside[0] : inside[2]]
+        square.paste(Image.fromarray(np.ascontiguousarray(part)), (inside[0] - box[0], inside[1] - box[1]))
+    return np.asarray(square.resize((cell, cell), Image.Resampling.LANCZOS))
+
+
+def _draw_landmarks(scene: HeadScene, photo: np.ndarray, cell: int) -> np.ndarray:
+    """Detected points, and a line from each to where the fitted head has it."""
+    factor = 2  # drawn at twice the size: PIL's shapes have hard edges
+    canvas = Image.fromarray(photo).resize((factor * cell, factor * cell), Image.Resampling.BILINEAR)
+    draw = ImageDraw.Draw(canvas)
+    box = head_square(scene)
+    scale = factor * cell / (box[2] - box[0])
+
+    def place(points: Float[np.ndarray, "L 2"]) -> np.ndarray:
+        return (points[:, :2] - np.array(box[:2])) * scale
+
+    detected = None if scene.landmarks_px is None else place(scene.landmarks_px)
+    fitted = None if scene.fitted_px is None else place(scene.fitted_px)
+    if detected is not None and fitted is not None:
+        for start, end in zip(detected.tolist(), fitted.tolist(), strict=True):
+            draw.line([tuple(start), tuple(end)], fill=_FITTED, width=factor)
+    radius = factor * max(1.0, cell / 330)
+    for points, colour in ((fitted, _FITTED), (detected, _DETECTED)):
+        for x, y in points.tolist() if points is not None else ():
+            draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=colour)
+    return np.asarray(canvas.resize((cell, cell), Image.Resampling.LANCZOS))
+
+
+def _overlay(scene: HeadScene, photo: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """The posed geometry over the photo."""
+    got = render_mesh(scene.mesh(scene.posed), cameras, Appearance(), RenderOptions(background_srgb=None))
+    alpha = (_OVERLAY * got.alpha[0])[..., None]
+    return to_uint8(torch.lerp(torch.tensor(photo).float() / 255, got.image_srgb[0], alpha))

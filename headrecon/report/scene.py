@@ -1,0 +1,60 @@
+"""What a report shows: the photo, what was detected in it, and the head that came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+
+from headrecon.errors import ShapeError
+from headrecon.rendering.lighting import soft_front
+from headrecon.rendering.mesh import Appearance, RenderOptions
+from headrecon.structures import Cameras, HeadAssets, Mesh
+
+#: Behind renders: the same soft grey in every picture.
+BACKDROP_SRGB = (0.93, 0.93, 0.94)
+
+
+@dataclass(frozen=True)
+class HeadScene:
+    """One photo and its head.
+
+    neutral and posed: vertices in metres; posed lies in the world of `cameras` (the photo's one camera). texture is in
+    the model's UVs. landmarks_px: detected points in the photo; fitted_px: the same points of the fitted head.
+    """
+
+    assets: HeadAssets
+    photo: UInt8[np.ndarray, "H W 3"]
+    cameras: Cameras
+    neutral: Float[np.ndarray, "V 3"]
+    posed: Float[np.ndarray, "V 3"]
+    texture: UInt8[np.ndarray, "S S 3"]
+    landmarks_px: Float[np.ndarray, "L 2"] | None = None
+    fitted_px: Float[np.ndarray, "L 2"] | None = None
+
+    def checked(self) -> HeadScene:
+        """Return self; raise ShapeError when the photo is not the camera's or vertices are not the model's."""
+        size = (self.cameras.height, self.cameras.width, 3)
+        if self.photo.shape != size:
+            raise ShapeError(f"report: the photo must have the camera's shape {size}, found {self.photo.shape}")
+        for name in ("neutral", "posed"):
+            if getattr(self, name).shape != self.assets.v_template.shape:
+                raise ShapeError(f"report: {name} must have shape {self.assets.v_template.shape}")
+        return self
+
+    def mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
+        return Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces)
+
+    def textured(self) -> Appearance:
+        return Appearance(texture_srgb=torch.from_numpy(self.texture).float() / 255)
+
+
+def textured_look(supersample: int = 2) -> RenderOptions:
+    """Even light: the texture holds the photo's light already."""
+    return RenderOptions(lighting=soft_front(), background_srgb=BACKDROP_SRGB, supersample=supersample)
+
+
+def to_uint8(image_srgb: torch.Tensor) -> np.ndarray:
+    return (image_srgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
