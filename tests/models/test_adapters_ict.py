@@ -14,11 +14,12 @@ import torch
 
 from headrecon.errors import AssetError
 from headrecon.models.adapters.ict import PART_NAMES, arkit_name, load_ict
+from headrecon.models.adapters.ict_atlas import BOXES, OTHER_BOX
 from headrecon.models.adapters.ict_files import read_ict
 from headrecon.models.assets_file import load_assets, save_assets
 from headrecon.models.head_model import HeadModel
 from headrecon.models.npz import read_npz
-from headrecon.structures import ARKIT_NAMES, JOINT_NAMES, HeadAssets
+from headrecon.structures import ARKIT_NAMES, JOINT_NAMES, HeadAssets, triangulate
 from tests.models.ict_files import EYES, HINGE, OPENING, ict_model, write_ict, write_packed
 
 
@@ -176,6 +177,25 @@ def test_parts(assets: HeadAssets) -> None:
     assert teeth["lower_teeth"].max() < teeth["upper_teeth"].min()
 
 
+def test_every_material_has_its_own_place_in_one_texture(whole: HeadAssets) -> None:
+    model = ict_model()
+    for number, name in enumerate(model["names"]):
+        own = model["materials"] == number
+        u0, v0, u1, v1 = BOXES[name]
+        corners = whole.uvs[whole.uv_faces[own, :3]]
+        assert (corners > [u0, v0]).all()
+        assert (corners < [u1, v1]).all()
+        before = np.column_stack([model["uvs"][model["faces"][own]].reshape(-1, 2), np.ones(3 * own.sum())])
+        fit, *_ = np.linalg.lstsq(before, corners.reshape(-1, 2), rcond=None)
+        assert np.abs(before @ fit - corners.reshape(-1, 2)).max() < 1e-6  # only scaled and moved
+        assert fit[0, 0] > 0
+        assert fit[1, 1] > 0
+    boxes = [*BOXES.values(), OTHER_BOX]
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
+
+
 def test_packed_and_directory_agree(tmp_path: Path, whole: HeadAssets) -> None:
     packed = load_ict(write_packed(tmp_path / "ict.npz"), keep_shells=True)
     for name, tolerance in (("v_template", 1e-7), ("shapedirs", 1e-7), ("exprdirs", 1e-6), ("J_regressor", 1e-4)):
@@ -306,6 +326,19 @@ def test_the_real_model_is_a_head_in_metres(real: HeadAssets) -> None:
     assert abs(joints["jaw"][1] - ears[:, 1].mean()) < 0.05  # the hinge is beside the ears
     shapes = {name: np.abs(real.exprdirs[:, :, i]).max() for i, name in enumerate(ARKIT_NAMES)}
     assert [name for name, size in shapes.items() if size == 0] == ["tongueOut"]
+
+
+def test_the_real_texture_layout_does_not_overlap(real: HeadAssets) -> None:
+    triangles, source = triangulate(real.uv_faces)
+    material_of_texel = np.full((512, 512), -1)
+    for part in range(len(real.part_names)):
+        uv = real.uvs[triangles[real.face_part[source] == part]]
+        texels = np.unique((uv.mean(1) * 512).astype(int), axis=0)  # the texels that face centres fall on
+        taken = material_of_texel[texels[:, 0], texels[:, 1]]
+        assert (taken == -1).all(), real.part_names[part]
+        material_of_texel[texels[:, 0], texels[:, 1]] = part
+    assert real.uvs.min() > 0
+    assert real.uvs.max() < 1
 
 
 def test_the_real_jaw_follows_jaw_open(real: HeadAssets) -> None:

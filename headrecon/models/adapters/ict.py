@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headrecon.errors import AssetError, ShapeError
+from headrecon.models.adapters.ict_atlas import atlas
 from headrecon.models.adapters.ict_files import IctFiles, read_ict
 from headrecon.models.adapters.ict_rig import make_rig, neighbour_matrix
 from headrecon.structures import ARKIT_NAMES, HeadAssets, LandmarkEmbedding, Licence
@@ -60,13 +61,14 @@ def load_ict(path: str | Path, licence: str | None = None, keep_shells: bool = F
     files = read_ict(path)
     rig = make_rig(files, neighbour_matrix(files.faces, len(files.vertices)))
     exprdirs, missing = arkit_expressions(files)
+    uvs, uv_faces = atlas(files)
     kept_faces = np.ones(len(files.faces), bool) if keep_shells else ~_shell_faces(files)
     assets = HeadAssets(
         name="ict",
         v_template=files.vertices * _METRES,
         faces=files.faces[kept_faces],
-        uvs=files.uvs,
-        uv_faces=files.uv_faces[kept_faces],
+        uvs=uvs,
+        uv_faces=uv_faces[kept_faces],
         shapedirs=np.ascontiguousarray(files.identity.transpose(1, 2, 0)) * np.float32(_METRES),
         exprdirs=exprdirs * np.float32(_METRES),
         expression_names=ARKIT_NAMES,
