@@ -18,11 +18,13 @@ from headrecon.models.head_model import embed
 from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate
 
 #: A band starts at this share of the landmark's distance from the face's axis ...
-INNER_SHARE = 0.45
+INNER_SHARE = 0.55
 #: ... and ends this far behind the landmark, in front of the ears and of the neck.
 BEHIND_M = 0.02
 #: The outline applies to a landmark unless the landmark lies further than this inside of it, plainly visible.
 REACH_M = 0.008
+#: Lips and eyes have folds of their own that face away; the outline is not looked for within their hull grown by this.
+FOLD_MARGIN = 1.35
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ def build_bands(assets: HeadAssets) -> ContourBands:
     centre = marks[: groups.NUM_MESH].mean(0)
     skin = assets.faces[assets.faces_of("skin")] if "skin" in assets.part_names else assets.faces
     triangles = triangulate(skin)[0]
+    triangles = triangles[~_folds(assets, vertices, marks)[triangles].any(1)]
     edges = np.unique(np.sort(np.concatenate([triangles[:, [i, (i + 1) % 3]] for i in range(3)]), axis=1), axis=0)
     ids, bary, starts, landmark, own = [], [], [0], [], []
     for k in groups.SLIDING:
@@ -65,6 +68,21 @@ def build_bands(assets: HeadAssets) -> ContourBands:
         np.concatenate(ids) if ids else np.zeros((0, 3), int), np.concatenate(bary) if bary else np.zeros((0, 3))
     )
     return ContourBands(embedding, np.array(starts), np.array(landmark, int), np.array(own, int))
+
+
+def _folds(assets: HeadAssets, vertices: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """Vertices where no outline of the face is: around lips and eyes (seen from the front), and the ears."""
+    from scipy.spatial import Delaunay
+
+    out = np.zeros(len(vertices), dtype=bool)
+    for ids in (groups.LIPS, groups.RIGHT_EYE, groups.LEFT_EYE):
+        ring = marks[list(ids), :2]
+        grown = ring.mean(0) + FOLD_MARGIN * (ring - ring.mean(0))
+        if np.linalg.matrix_rank(grown - grown[0]) == 2:
+            out |= Delaunay(grown).find_simplex(vertices[:, :2]) >= 0
+    if "ears" in assets.regions:
+        out |= assets.regions["ears"] > 0.3
+    return out
 
 
 def _cut(
@@ -103,11 +121,13 @@ def match_outline(
         turns = np.flatnonzero(front[:-1] & ~front[1:])
         if turns.size == 0:
             continue
-        first = start + int(turns[0])
+        steps = np.linalg.norm(np.diff(points[start:stop], axis=0), axis=1)
+        along = np.concatenate([[0.0], np.cumsum(steps)])
+        distance = along[turns] - along[own - start]
+        first = start + int(turns[np.argmin(np.abs(distance))])
         # of the two points about the turn, the one that is nearer to grazing
         best = first if facing[first] < -facing[first + 1] else first + 1
-        arc = np.linalg.norm(np.diff(points[min(own, best) : max(own, best) + 1], axis=0), axis=1).sum()
-        if own < best and arc > REACH_M:
+        if along[best - start] - along[own - start] > REACH_M:
             continue
         landmarks.append(int(k))
         chosen.append(best)

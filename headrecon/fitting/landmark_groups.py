@@ -19,6 +19,11 @@ FACE_OVAL: tuple[int, ...] = (
 #: these points do not slide; a detector places them least well.
 FOREHEAD: tuple[int, ...] = (10, 338, 297, 332, 284, 251, 21, 54, 103, 67, 109)
 SLIDING: tuple[int, ...] = tuple(i for i in FACE_OVAL if i not in FOREHEAD)
+LIPS: tuple[int, ...] = (
+    61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185,
+)  # fmt: skip
+RIGHT_EYE: tuple[int, ...] = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
+LEFT_EYE: tuple[int, ...] = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
 RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS = (33, 133), (263, 362)
 #: Centre, then the ends of the horizontal and of the vertical diameter.
 RIGHT_IRIS: tuple[int, ...] = (468, 469, 470, 471, 472)
