@@ -111,10 +111,12 @@ def test_heads_at_the_border_and_outside(scene):
 
 
 def test_scene_that_does_not_fit_is_refused(scene):
-    with pytest.raises(ShapeError, match="camera's shape"):
-        contact_sheet(dataclasses.replace(scene, photo=scene.photo[:50]))
-    with pytest.raises(ShapeError, match="posed must have shape"):
-        contact_sheet(dataclasses.replace(scene, posed=scene.posed[:5]))
+    # Past the run-time shape check of the test suite, which users do not run.
+    for name, message in (("photo", "camera's shape"), ("posed", "posed must have shape")):
+        wrong = dataclasses.replace(scene)
+        object.__setattr__(wrong, name, getattr(scene, name)[:5])
+        with pytest.raises(ShapeError, match=message):
+            contact_sheet(wrong)
 
 
 def test_turntable_goes_round(scene):
