@@ -20,7 +20,7 @@ from headrecon.io.meshes.obj import write_obj
 from headrecon.io.meshes.ply import vertex_colors, write_ply
 from headrecon.io.meshes.topology import vertex_normals
 from headrecon.io.runs import output_folder, versions, write_json, write_text
-from headrecon.io.video import write_video
+from headrecon.io.video import write_mp4
 from headrecon.models.head_model import embed
 from headrecon.report.contact_sheet import contact_sheet
 from headrecon.report.html import ReportContent, report_html
@@ -117,7 +117,7 @@ def _write_turntable(result: Reconstruction, scene: HeadScene, folder: Path) -> 
     output = result.config.output
     frames = turntable_frames(scene, output.turntable_frames, output.turntable_size)
     path = folder / "turntable.mp4"
-    write_video(path, frames, TURNTABLE_FPS)
+    write_mp4(path, frames, TURNTABLE_FPS)
     return path.read_bytes()
 
 

@@ -125,11 +125,12 @@ def reconstruct(
         hint, focal_source = _focal_hint(loaded, config)
         fit = engine.fitter.fit(observation, CameraHint(focal=hint), _knowledge(config))
         neutral, posed = _heads(engine.assets, fit)
+        camera = fit.camera.to(torch.float32)
     report("painting the texture", 0.45)
     with timings.stage("texture"):
         photo = Photo(
             torch.from_numpy(loaded.as_float()),
-            fit.camera,
+            camera,
             torch.from_numpy(mask),
             observation.landmarks[468:478, :2].reshape(2, 5, 2),
         )
@@ -141,7 +142,7 @@ def reconstruct(
         observation=observation,
         assets=engine.assets,
         params=fit.params,
-        cameras=fit.camera,
+        cameras=camera,
         fit=fit,
         neutral=neutral.vertices[0].numpy(),
         posed=posed.vertices[0].numpy(),

@@ -91,7 +91,7 @@ class HeadModel:
         rest = self._v_template + (coefficients @ self._dirs).reshape(b, v, 3)
         if self._posedirs is not None:
             eye = torch.eye(3, dtype=self.dtype, device=self.device)
-            rest = rest + ((rotations[:, 1:] - eye).reshape(b, -1) @ self._posedirs).reshape(b, v, 3)
+            rest = rest + ((rotations[:, 1:] - eye).flatten(1) @ self._posedirs).reshape(b, v, 3)
         joints_rest = self._joints_template + torch.einsum(
             "bk,jck->bjc", coefficients[:, : self.assets.num_betas], self._joint_dirs
         )
