@@ -38,13 +38,14 @@ class HeadRecord:
     """Everything that `head.json` says. metric: figures by name with the unit at the end (`ipd_mm`, `distance_m`).
 
     focal_source: where the focal length came from (`exif`, `user`, `estimated`). licences: of all that made this head.
+    image_sha256: None when the picture came from memory.
     """
 
     assets: HeadAssets
     params: HeadParams
     cameras: Cameras
     image: Path
-    image_sha256: str
+    image_sha256: str | None
     focal_source: str
     metric: Mapping[str, Measurement]
     licences: Sequence[Licence]
@@ -72,7 +73,7 @@ def head_document(record: HeadRecord) -> dict[str, Any]:
         "warnings": list(record.warnings),
         "licences": licences,
         "commercial_use": all(x["commercial"] for x in licences),
-        "image": {"file": record.image.name, "sha256": record.image_sha256},
+        "image": {"file": record.image.name, "sha256": record.image_sha256 or None},
         "timings_s": dict(record.timings_s),
         "versions": dict(record.versions),
         "config": dict(record.config),

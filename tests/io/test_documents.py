@@ -61,6 +61,13 @@ def test_written_file_follows_the_schema(schema, tmp_path):
     assert document["commercial_use"] is True
 
 
+@pytest.mark.parametrize("sha256", ["", None])
+def test_a_picture_from_memory_has_no_hash(schema, sha256):
+    document = head_document(make_record(image_sha256=sha256))
+    jsonschema.validate(document, schema)
+    assert document["image"]["sha256"] is None
+
+
 def test_no_path_of_the_users_machine_leaks():
     text = json.dumps(head_document(make_record()))
     assert "private" not in text
