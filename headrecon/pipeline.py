@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from headrecon.appearance.openings import face_openings
 from headrecon.appearance.projection import Photo
 from headrecon.appearance.texture import make_texture
 from headrecon.config import ReconstructConfig, resolve
@@ -133,6 +134,7 @@ def reconstruct(
             camera,
             torch.from_numpy(mask),
             observation.landmarks[468:478, :2].reshape(2, 5, 2),
+            face_openings(observation.landmarks),
         )
         texture = make_texture(engine.assets, posed.vertices[0].numpy(), photo, config.texture.size)
     warnings = (*loaded.warnings, *([face_warning] if face_warning else []), *fit.warnings)
