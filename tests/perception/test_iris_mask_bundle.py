@@ -106,6 +106,17 @@ def test_guided_filter_moves_a_coarse_edge_onto_the_picture() -> None:
     assert (refined[:, 85:] > 0.95).all()
 
 
+def test_guided_filter_of_a_large_picture_is_that_of_the_smaller_one() -> None:
+    image = np.full((300, 4000, 3), (60, 80, 70), np.uint8)
+    image[:, 2000:] = (200, 170, 180)
+    coarse = np.clip((np.arange(4000) - 1900) / 300 + 0.5, 0, 1)[None].repeat(300, 0).astype(np.float32)
+    large = refine_edges(coarse, image, radius_px=240.0)
+    small = refine_edges(coarse[::4, ::4], np.ascontiguousarray(image[::4, ::4]), radius_px=60.0)
+    assert large.shape == (300, 4000)
+    np.testing.assert_allclose(large[::4, ::4], small, atol=0.2)  # the samples lie half a pixel apart at the step
+    assert large[150, 2010] - large[150, 1990] > 0.5
+
+
 def test_guided_filter_leaves_a_flat_picture_smooth() -> None:
     flat = np.full((50, 70, 3), 128, np.uint8)
     assert (refine_edges(np.ones((50, 70), np.float32), flat, 5.0) == 1).all()
