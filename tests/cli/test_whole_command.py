@@ -26,7 +26,7 @@ def finished(
     astronaut_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, subprocess.CompletedProcess]:
     out = tmp_path_factory.mktemp("whole") / "out"
-    done = reconstruct(astronaut_path, "--out", out, "--preset", "draft")
+    done = reconstruct(astronaut_path, "--out", out, "--preset", "draft", "--set", "output.turntable_frames=4")
     assert done.returncode == 0, done.stderr
     return out, done
 
@@ -89,7 +89,9 @@ def test_knowledge_and_flags_reach_the_result(astronaut_path: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     head = json.loads(done.stdout)["head"]
     assert head == head_of(out)
-    assert head["metric"]["ipd_mm"]["value"] == pytest.approx(60.0, abs=0.5)
+    # A known distance has a deviation of its own (opticians repeat within 0.8 mm): two of them.
+    assert head["metric"]["ipd_mm"]["value"] == pytest.approx(60.0, abs=1.6)
+    assert head["metric"]["ipd_mm"]["sigma"] < 0.9
     assert head["config"]["output"]["posed"] is True
     assert not (out / "turntable.mp4").exists()
 
