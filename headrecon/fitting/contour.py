@@ -23,6 +23,8 @@ INNER_SHARE = 0.55
 BEHIND_M = 0.02
 #: The outline applies to a landmark unless the landmark lies further than this inside of it, plainly visible.
 REACH_M = 0.008
+#: How far inside of the landmark's place the outline may lie: a cheek seen from 50 degrees needs 4 cm.
+INWARD_M = 0.045
 #: Lips and eyes have folds of their own that face away; the outline is not looked for within their hull grown by this.
 FOLD_MARGIN = 1.35
 
@@ -75,7 +77,8 @@ def _folds(assets: HeadAssets, vertices: np.ndarray, marks: np.ndarray) -> np.nd
     from scipy.spatial import Delaunay
 
     out = np.zeros(len(vertices), dtype=bool)
-    for ids in (groups.LIPS, groups.RIGHT_EYE, groups.LEFT_EYE):
+    eyes = ((*groups.RIGHT_EYE, *groups.RIGHT_BROW), (*groups.LEFT_EYE, *groups.LEFT_BROW))
+    for ids in (groups.LIPS, *eyes):
         ring = marks[list(ids), :2]
         grown = ring.mean(0) + FOLD_MARGIN * (ring - ring.mean(0))
         if np.linalg.matrix_rank(grown - grown[0]) == 2:
@@ -127,7 +130,7 @@ def match_outline(
         first = start + int(turns[np.argmin(np.abs(distance))])
         # of the two points about the turn, the one that is nearer to grazing
         best = first if facing[first] < -facing[first + 1] else first + 1
-        if along[best - start] - along[own - start] > REACH_M:
+        if not -INWARD_M < along[best - start] - along[own - start] < REACH_M:
             continue
         landmarks.append(int(k))
         chosen.append(best)

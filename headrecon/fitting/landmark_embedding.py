@@ -86,7 +86,7 @@ def embed_landmarks(
     options: EmbeddingOptions = EmbeddingOptions(),
     progress: Progress | None = None,
 ) -> dict[str, LandmarkEmbedding]:
-    """Embeddings "mediapipe478" and "ibug68" of a head model, with sigma_m: how well views and identities agreed.
+    """Embeddings "mediapipe478" and "ibug68" of a head model, with sigma_m: the standard error of each place.
 
     Raises AssetError when the detector sees no face in most of the pictures.
     """
@@ -103,7 +103,8 @@ def embed_landmarks(
     points, weights = (np.stack(a) for a in zip(*sightings, strict=True))
     mean, spread = _robust_mean(points, weights)
     mean = _symmetric(mean)
-    embedding = _attach(assets, mean, spread)
+    # Views of one identity share their error, so only identities count as independent.
+    embedding = _attach(assets, mean, spread / np.sqrt(1 + 2 * (options.identities // 2)))
     chosen = np.array(IBUG68_FROM_MEDIAPIPE)
     return {"mediapipe478": embedding, "ibug68": _take(embedding, chosen)}
 

@@ -25,6 +25,8 @@ class FitOptions:
     #: deviation across the outline and on the forehead, as a multiple of the detector's
     contour_factor: float = 1.5
     forehead_factor: float = 2.5
+    #: blendshapes only resemble how a face moves: deviation of a point as a share of how far its expression moves it
+    expression_error: float = 0.3
     #: median distance and relative deviation of the prior on camera distance; sigma = inf switches it off
     distance_m: float = 1.2
     distance_sigma_log: float = 0.8

@@ -22,6 +22,7 @@ from headrecon.fitting.landmarks import (
     whitening,
 )
 from headrecon.fitting.least_squares import Residual, Values
+from headrecon.fitting.lip_embedding import with_lower_rim
 from headrecon.fitting.measures import MeasureSet
 from headrecon.fitting.metric_scale import IrisResidual, iris_foreshortening
 from headrecon.fitting.options import FitOptions
@@ -65,7 +66,7 @@ class FitModels:
 
     @staticmethod
     def build(assets: HeadAssets) -> FitModels:
-        assets = without_fixed_joints(assets)
+        assets = without_fixed_joints(with_lower_rim(assets))
         all_marks = assets.landmarks["mediapipe478"]
         marks = take(all_marks, np.array(POINT_IDS))
         at = embed(assets.v_template.astype(np.float64), all_marks)
@@ -130,7 +131,8 @@ def view_residuals(
     """All residuals of a view, with visibility and outline chosen at `values`."""
     vertices, normals = surface(models, view, values)
     outline = contour.match_outline(models.bands, vertices, normals)
-    out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks)]
+    moved = options.expression_error * expression_motion(models, view, values)
+    out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks, moved)]
     if len(outline.landmarks):
         out.append(_outline(models, options, view, (vertices, normals), outline))
     if models.irises_turn:
@@ -146,6 +148,7 @@ def _points(
     view: View,
     mesh: tuple[np.ndarray, np.ndarray],
     sliding: Int[np.ndarray, " N"],
+    moved_m: Float[np.ndarray, " L"],
 ) -> LandmarkResidual:
     """Fixed correspondences: mesh points that are not on the outline, and the iris centres."""
     at = embed(mesh[0], models.marks)
@@ -158,7 +161,7 @@ def _points(
     observed = np.concatenate([view.marks[: groups.NUM_MESH, :2], groups.iris_centers_px(view.marks)])
     scale = view.frame.scale_px / _interocular_m(models, mesh[0])  # pixels per metre at the eyes
     own = models.marks.sigma_m
-    extra = np.zeros(len(visible)) if own is None else own * scale
+    extra = scale * (moved_m if own is None else np.hypot(own, moved_m))
     order = np.array(POINT_IDS)
     weights = whitening(options.noise.sigma[order], view.frame, visible, extra)
     modes = modes_px(options.noise, view.frame)[:, order]
@@ -172,6 +175,14 @@ def _points(
         view.noise_block,
         Huber(options.huber),
     )
+
+
+def expression_motion(models: FitModels, view: View, values: Values) -> Float[np.ndarray, " L"]:
+    """How far, in metres, the expression moves each point of `POINT_IDS`."""
+    x = view.head.flat(values)
+    still = x.copy()
+    still[models.points.layout.slices["expression"]] = 0.0
+    return np.linalg.norm(models.points.evaluate(x) - models.points.evaluate(still), axis=1)
 
 
 def _interocular_m(models: FitModels, vertices: np.ndarray) -> float:
