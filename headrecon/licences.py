@@ -159,7 +159,9 @@ COMPONENTS: tuple[Component, ...] = (
         "https://import-linter.readthedocs.io",
         False,
     ),
-    Component("jsonschema", "development", "jsonschema", "MIT", True, "https://python-jsonschema.readthedocs.io", False),
+    Component(
+        "jsonschema", "development", "jsonschema", "MIT", True, "https://python-jsonschema.readthedocs.io", False
+    ),
     Component("matplotlib", "development", "Matplotlib", "PSF-2.0", True, "https://matplotlib.org", False),
     Component("trimesh", "development", "trimesh", "MIT", True, "https://trimesh.org", False),
     Component(
