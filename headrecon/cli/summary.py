@@ -6,23 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrecon.cli.console import table
-
-#: Names of `metric` in head.json that read badly as they are.
-_LABELS = {
-    "ipd": "interpupillary distance",
-    "pd_right": "right pupil to nose bridge",
-    "pd_left": "left pupil to nose bridge",
-    "iris": "iris diameter",
-    "bigonial_breadth": "jaw breadth",
-    "menton_sellion_length": "face length, chin to nose bridge",
-    "subnasale_sellion_length": "nose length",
-    "tragion_top_of_head": "ear to top of head",
-    "lip_length": "mouth width",
-    "distance": "camera to face",
-    "focal": "focal length",
-    "focal_f35": "focal length, 35 mm equivalent",
-}
-_DIGITS = {"mm": 1, "m": 2, "px": 0}
+from headrecon.report.figure_names import figure_name
 
 
 def describe_head(head: Mapping[str, Any]) -> str:
@@ -41,12 +25,8 @@ def describe_head(head: Mapping[str, Any]) -> str:
 
 
 def _metric_row(name: str, figure: Mapping[str, Any]) -> tuple[str, str, str]:
-    stem, _, unit = name.rpartition("_")
-    if unit not in _DIGITS:
-        stem, unit = name, ""
-    digits = _DIGITS.get(unit, 3)
+    label, unit, digits = figure_name(name)
     low, high = figure["interval90"]
-    label = _LABELS.get(stem, stem.replace("_", " "))
     value = f"{figure['value']:.{digits}f} ± {figure['sigma']:.{digits}f} {unit}"
     return label, value.strip(), f"{low:.{digits}f} to {high:.{digits}f} {unit}".strip()
 

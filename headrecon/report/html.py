@@ -12,17 +12,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
+from headrecon.report.figure_names import figure_name
 from headrecon.structures import Licence
 
-#: Plain names of the figures that people look for first; the others are spelled out from their keys.
-_FIGURE_NAMES = {
-    "ipd_mm": "interpupillary distance",
-    "monocular_pd_left_mm": "left pupil to nose bridge",
-    "monocular_pd_right_mm": "right pupil to nose bridge",
-    "iris_diameter_mm": "iris diameter",
-    "distance_m": "camera to eyes",
-    "distance_mm": "camera to eyes",
-}
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1d1f23;--soft:#646a73;--paper:#fbfbfc;--card:#fff;--line:#e3e5e9;
 --good:#1a7f4b;--warn:#9a6300;--bad:#b3261e}
@@ -122,8 +114,7 @@ def _figures(figures: Mapping[str, FigureLike]) -> str:
     head = '<th>measure</th><th class="number">value</th><th class="number">± 1σ</th><th class="number">90 %</th>'
     rows = []
     for key, figure in figures.items():
-        name, unit = _figure_name(key)
-        digits = 3 if unit == "m" else 1
+        name, unit, digits = figure_name(key)
         low, high = _interval90(figure)
         rows.append(
             f'<tr><td>{html.escape(name)}</td><td class="number">{figure.value:.{digits}f} {unit}</td>'
@@ -136,12 +127,6 @@ def _figures(figures: Mapping[str, FigureLike]) -> str:
 def _interval90(figure: FigureLike) -> tuple[float, float]:
     given = getattr(figure, "interval90", None)
     return given or (figure.value - 1.645 * figure.sigma, figure.value + 1.645 * figure.sigma)
-
-
-def _figure_name(key: str) -> tuple[str, str]:
-    stem, _, unit = key.rpartition("_")
-    unit = {"mm": "mm", "m": "m", "px": "px", "deg": "°"}.get(unit, "")
-    return _FIGURE_NAMES.get(key, (stem if unit else key).replace("_", " ")), unit
 
 
 def _video(data: bytes | None) -> str:

@@ -186,7 +186,7 @@ def test_pictures_are_inside():
 
 def test_figures_carry_their_uncertainty():
     text = parse(report_html(content())).text
-    for expected in ("interpupillary distance", "63.2 mm", "1.5", "60.7 – 65.7", "135.5 – 146.5", "0.812 m", "0.050"):
+    for expected in ("interpupillary distance", "63.2 mm", "1.5", "60.7 – 65.7", "135.5 – 146.5", "0.81 m", "0.05"):
         assert expected in text, expected
 
 
