@@ -61,7 +61,7 @@ def _similar(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, l
 
 def reference(work: Path) -> None:
     """What mediapipe finds; runs in mediapipe's own environment and needs nothing of headrecon."""
-    import mediapipe as mp
+    import mediapipe as mp  # pyright: ignore[reportMissingImports] - has an environment of its own
 
     solutions = mp.solutions
     index = json.loads((work / "index.json").read_text())
@@ -73,17 +73,17 @@ def reference(work: Path) -> None:
         size = np.array([image.shape[1], image.shape[0]], float)
         found = mesh.process(image).multi_face_landmarks
         points = [[p.x, p.y, p.z] for p in found[0].landmark] if found else np.full((478, 3), np.nan)
-        arrays = {"points": np.array(points) * [*size, size[0]]}
-        for name, detector in zip(("near", "far"), detectors, strict=True):
-            detections = detector.process(image).detections
-            arrays[name] = _detection(detections[0], size) if detections else np.full((8, 2), np.nan)
-        if entry["copy"] == 0:
-            arrays["mask"] = person.process(image).segmentation_mask
-        np.savez(work / f"{entry['file']}.npz", **arrays)
+        near, far = (_detection(detector.process(image).detections, size) for detector in detectors)
+        mask = person.process(image).segmentation_mask if entry["copy"] == 0 else np.zeros((0, 0))
+        points = np.array(points) * [*size, size[0]]
+        np.savez(work / f"{entry['file']}.npz", points=points, near=near, far=far, mask=mask)
 
 
-def _detection(found, size: np.ndarray) -> np.ndarray:
-    """Two corners of the box and six key points, in pixels."""
+def _detection(detections, size: np.ndarray) -> np.ndarray:
+    """Two corners of the box and six key points of the best detection, in pixels."""
+    if not detections:
+        return np.full((8, 2), np.nan)
+    found = detections[0]
     box, points = found.location_data.relative_bounding_box, found.location_data.relative_keypoints
     corners = [(box.xmin, box.ymin), (box.xmin + box.width, box.ymin + box.height)]
     return np.array([*corners, *((p.x, p.y) for p in points)]) * size
