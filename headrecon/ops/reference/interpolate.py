@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headrecon.errors import ShapeError
+
 
 def interpolate_reference(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
     """[B,P,D] of attributes [B or 1,V,D], faces [F,3], face_index [B,P] and barycentrics [B,P,3]."""
+    _check_indices(attributes.shape[1], faces, face_index)
     corners, image = _corners(attributes, faces, face_index)
     values = (barycentrics[..., None] * attributes[image, corners]).sum(dim=2)
     return torch.where(face_index[..., None] >= 0, values, torch.zeros((), dtype=values.dtype))
@@ -44,3 +47,10 @@ def _corners(attributes: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Ten
     corners = faces.long()[face_index.long().clamp(min=0)]
     image = torch.arange(face_index.shape[0], device=face_index.device)[:, None, None]
     return corners, image if attributes.shape[0] > 1 else torch.zeros_like(image)
+
+
+def _check_indices(vertices: int, faces: Tensor, face_index: Tensor) -> None:
+    if face_index.numel() == 0 or int(face_index.max()) < 0:
+        return
+    if int(face_index.max()) >= len(faces) or int(faces.min()) < 0 or int(faces.max()) >= vertices:
+        raise ShapeError(f"interpolate: faces must index the {vertices} vertices (0..{vertices - 1}), found others")
