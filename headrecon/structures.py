@@ -130,7 +130,7 @@ class Cameras:
 class LandmarkEmbedding:
     """Points on a mesh surface: each is a barycentric mix of three vertices.
 
-    sigma_m, where known, is the standard deviation in metres with which a detector finds the point (isotropic).
+    sigma_m, where known, is the standard error in metres of where the point was placed (isotropic).
     """
 
     vertex_ids: Int[np.ndarray, "L 3"]

@@ -1,6 +1,6 @@
 """Makes headrecon/data/detector_noise.npz: how MediaPipe's 478 points err on the default head.
 
-    python scripts/make_detector_noise.py [--photos 250]
+    python scripts/make_detector_noise.py [--photos 240]
 
 Renders synthetic photos with exact truth, compares the detected points with the projected ones in the head's frame
 (units of the distance between the eyes), and splits the error into its leading modes and independent noise per point.
@@ -24,9 +24,9 @@ from headrecon.perception.faces import observe_faces
 from headrecon.perception.networks import load_networks
 
 OUT = Path(__file__).resolve().parents[1] / "headrecon/data/detector_noise.npz"
-NUM_MODES = 16
+NUM_MODES = 32
 #: Real faces differ from rendered ones in ways that no rendering shows; no point is trusted more than this.
-SIGMA_FLOOR = 0.008
+SIGMA_FLOOR = 0.005
 
 
 def errors(count: int, first_seed: int) -> np.ndarray:
@@ -48,7 +48,7 @@ def errors(count: int, first_seed: int) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=int, default=250)
+    parser.add_argument("--photos", type=int, default=240)
     found = errors(parser.parse_args().photos, first_seed=10_000)
     # A few photos go wrong altogether (a lost face); they are the robust kernel's business, not the table's.
     size = np.sqrt((found**2).mean((1, 2)))
