@@ -63,9 +63,7 @@ class Reconstruction:
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
 
-    def save(
-        self, out_dir: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None
-    ) -> Path:
+    def save(self, out_dir: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None) -> Path:
         """Write the output folder (docs/formats.md), whole or not at all, and return its path. Raises InputError."""
         from headrecon.outputs import write_outputs
 
@@ -86,7 +84,9 @@ def load_engine(config: ReconstructConfig, progress: Progress | None = None) -> 
     report = progress or (lambda stage, fraction: None)
     assets = load_head(config.model, config.age, report)
     task = None if config.perception.task is None else Path(config.perception.task)
-    networks = load_networks(progress=lambda s: report(s.message, s.done_bytes / max(s.total_bytes, 1)), task_bundle=task)
+    networks = load_networks(
+        progress=lambda s: report(s.message, s.done_bytes / max(s.total_bytes, 1)), task_bundle=task
+    )
     options = FitOptions(noise=load_detector_noise())
     options = replace(options, solver=replace(options.solver, max_iterations=config.fit.iterations))
     return Engine(assets, LandmarkFitter(assets, options), networks)

@@ -217,7 +217,9 @@ class HeadAssets:
             if found != shape:
                 raise ShapeError(f"head model {self.name!r}: {name} must have shape {shape}, found {found}")
         if j != len(JOINT_NAMES):
-            raise ShapeError(f"head model {self.name!r}: expected the {len(JOINT_NAMES)} joints {JOINT_NAMES}, found {j}")
+            raise ShapeError(
+                f"head model {self.name!r}: expected the {len(JOINT_NAMES)} joints {JOINT_NAMES}, found {j}"
+            )
         self._validate_values(v)
         return self
 
@@ -235,7 +237,9 @@ class HeadAssets:
         if not np.allclose(self.lbs_weights.sum(1), 1.0, atol=1e-4):
             raise ShapeError(f"head model {self.name!r}: lbs_weights must sum to 1 for every vertex")
         if self.face_part.size and int(self.face_part.max()) >= len(self.part_names):
-            raise ShapeError(f"head model {self.name!r}: face_part must index part_names ({len(self.part_names)} names)")
+            raise ShapeError(
+                f"head model {self.name!r}: face_part must index part_names ({len(self.part_names)} names)"
+            )
         for name, emb in self.landmarks.items():
             if emb.vertex_ids.size and (emb.vertex_ids.min() < 0 or emb.vertex_ids.max() >= v):
                 raise ShapeError(f"head model {self.name!r}: landmarks {name!r} must index 0..{v - 1}")

@@ -164,7 +164,9 @@ def smooth_residual(raw: anny.AnnyRaw, residual: np.ndarray, trust: np.ndarray) 
     return out
 
 
-def combined_directions(raw: anny.AnnyRaw, ict: IctData, reg: Registration) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def combined_directions(
+    raw: anny.AnnyRaw, ict: IctData, reg: Registration
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All one-sigma directions before matching, [V,3,M]; their slider coefficients [D,M]; and the residuals [V,3,K]."""
     modes = carry_modes(raw, ict, reg)
     coefficients = modes_in_sliders(raw, modes, reg.trust)

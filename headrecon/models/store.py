@@ -58,7 +58,9 @@ def load_head(
     if str(model) == DEFAULT_MODEL:
         return _load_default(age, progress)
     if age != "adult":
-        raise InputError(f"--age {age} needs the default model {DEFAULT_MODEL!r}; {str(model)!r} has one population only")
+        raise InputError(
+            f"--age {age} needs the default model {DEFAULT_MODEL!r}; {str(model)!r} has one population only"
+        )
     added = models_dir() / f"{model}.npz"
     if _is_name(str(model)) and added.is_file():
         return load_assets(added)
@@ -129,9 +131,11 @@ def _read_entry(sidecar: Path) -> ModelEntry | None:
     path = sidecar.with_suffix(".npz")
     try:
         data = json.loads(sidecar.read_text(encoding="utf-8"))
-        return ModelEntry(
-            sidecar.stem, "ready", data["licence"], data["commercial"], path, data["has_landmarks"]
-        ) if path.is_file() else None
+        return (
+            ModelEntry(sidecar.stem, "ready", data["licence"], data["commercial"], path, data["has_landmarks"])
+            if path.is_file()
+            else None
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return ModelEntry(sidecar.stem, "broken: remove it and add it again", "unknown", False, path, False)
 

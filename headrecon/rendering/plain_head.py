@@ -39,7 +39,10 @@ def plain_head(assets: HeadAssets, colours: PlainColours = PlainColours()) -> Fl
     """sRGB per vertex. Uses the model's parts, its regions "lips" and "brows" and round irises, each where it has them."""
     out = np.tile(np.asarray(colours.skin, dtype=np.float64), (assets.num_vertices, 1))
     lip_colour = out[0] * (1.0, 0.62, 0.62)
-    for region, target, strength in (("lips", lip_colour, colours.lips / 0.35), ("brows", np.array(colours.brows), 0.9)):
+    for region, target, strength in (
+        ("lips", lip_colour, colours.lips / 0.35),
+        ("brows", np.array(colours.brows), 0.9),
+    ):
         if region in assets.regions:
             share = np.clip(assets.regions[region][:, None].astype(np.float64) * strength, 0, 1)
             out = out * (1 - share) + target * share

@@ -34,7 +34,9 @@ def test_finds_the_nearest_even_on_uneven_meshes() -> None:
     points = rng.normal(size=(60, 3))
     face, bary = closest_points(corners.reshape(-1, 3), triangles, points)
     found = np.linalg.norm((bary[..., None] * corners[face]).sum(1) - points, axis=1)
-    every = np.stack([np.linalg.norm(closest_point(corners, np.tile(p, (len(corners), 1))) - p, axis=1) for p in points])
+    every = np.stack(
+        [np.linalg.norm(closest_point(corners, np.tile(p, (len(corners), 1))) - p, axis=1) for p in points]
+    )
     np.testing.assert_allclose(found, every.min(1), atol=1e-9)
     assert (face == len(corners) - 1).any()
 

@@ -137,7 +137,9 @@ def _assemble(root, selection, base, directions, names, exprs) -> AnnyRaw:
     middle = lips[np.abs(base[lips, 0]) < 8e-3]
     new_parts = _new_parts(base, helpers, spheres, float(base[middle, 1].mean()))
     carriers = {name: affine_carrier(base[helpers[h]], part.vertices) for name, (h, part) in new_parts.items()}
-    moved = {name: np.einsum("nh,khc->knc", carriers[name], shapes[:, helpers[h]]) for name, (h, _) in new_parts.items()}
+    moved = {
+        name: np.einsum("nh,khc->knc", carriers[name], shapes[:, helpers[h]]) for name, (h, _) in new_parts.items()
+    }
     centres = {
         p: np.einsum("nh,khc->knc", affine_carrier(base[helpers[p]], spheres[p][0][None]), shapes[:, helpers[p]])[:, 0]
         for p in ("leye", "reye")
@@ -305,7 +307,10 @@ def _joint_shares(bone: str, bones: dict[str, dict]) -> dict[str, float]:
 
 
 def _joint_regressor(
-    vertices: Float[np.ndarray, "V 3"], layout: _Layout, weights: Float[np.ndarray, "V J"], hinge: Float[np.ndarray, "3"]
+    vertices: Float[np.ndarray, "V 3"],
+    layout: _Layout,
+    weights: Float[np.ndarray, "V J"],
+    hinge: Float[np.ndarray, "3"],
 ) -> Float[np.ndarray, "J V"]:
     """The joints as means of vertices, so that they follow every identity.
 

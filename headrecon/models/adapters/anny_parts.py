@@ -29,9 +29,7 @@ def fit_sphere(points: Float[np.ndarray, "N 3"]) -> tuple[Float[np.ndarray, "3"]
     return solution[:3], float(np.sqrt(solution[3] + (solution[:3] ** 2).sum()))
 
 
-def affine_carrier(
-    helper: Float[np.ndarray, "H 3"], vertices: Float[np.ndarray, "N 3"]
-) -> Float[np.ndarray, "N H"]:
+def affine_carrier(helper: Float[np.ndarray, "H 3"], vertices: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N H"]:
     """Rows that express each vertex as a weighted sum of the helper's, exact for every affine motion of it."""
     homogeneous = np.c_[helper, np.ones(len(helper))]
     return np.c_[vertices, np.ones(len(vertices))] @ np.linalg.pinv(homogeneous)
