@@ -196,6 +196,20 @@ def test_every_material_has_its_own_place_in_one_texture(whole: HeadAssets) -> N
             assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (a, b)
 
 
+def test_regions_are_soft_masks_of_the_skin(assets: HeadAssets, whole: HeadAssets) -> None:
+    for head in (assets, whole):
+        off_skin = np.setdiff1d(np.arange(head.num_vertices), part_vertices(head, "skin"))
+        assert set(head.regions) == {"ears", "neck", "lips", "brows"}
+        for name, region in head.regions.items():
+            assert region.shape == (head.num_vertices,), name
+            assert region.min() >= 0, name
+            assert region.max() <= 1, name
+            assert not region[off_skin].any(), name
+    neck = assets.regions["neck"]
+    assert neck[assets.v_template[:, 1] > 0].max() == 0
+    assert neck[assets.v_template[:, 1] < -0.155].min() == 1
+
+
 def test_packed_and_directory_agree(tmp_path: Path, whole: HeadAssets) -> None:
     packed = load_ict(write_packed(tmp_path / "ict.npz"), keep_shells=True)
     for name, tolerance in (("v_template", 1e-7), ("shapedirs", 1e-7), ("exprdirs", 1e-6), ("J_regressor", 1e-4)):
@@ -339,6 +353,22 @@ def test_the_real_texture_layout_does_not_overlap(real: HeadAssets) -> None:
         material_of_texel[texels[:, 0], texels[:, 1]] = part
     assert real.uvs.min() > 0
     assert real.uvs.max() < 1
+
+
+def test_the_real_regions_lie_at_their_landmarks(real: HeadAssets) -> None:
+    at_marks = {name: region[real.landmarks["ibug68"].vertex_ids[:, 0]] for name, region in real.regions.items()}
+    brows, lips = np.arange(17, 27), np.arange(48, 68)
+    assert (at_marks["brows"][brows] > 0.95).all()
+    assert (at_marks["brows"][np.setdiff1d(np.arange(68), brows)] == 0).all()
+    assert (at_marks["lips"][lips] > 0.3).all()  # the outer line is the middle of the fade
+    assert (at_marks["lips"][np.setdiff1d(np.arange(68), lips)] == 0).all()
+    assert (at_marks["neck"] == 0).all()
+    assert (at_marks["ears"][17:] == 0).all()
+    ears = real.v_template[real.regions["ears"] > 0.5]
+    assert np.abs(ears[:, 0]).min() > 0.065
+    assert np.ptp(ears[:, 1]) == pytest.approx(0.06, abs=0.012)  # published ear length: 59 to 64 mm
+    lip_points = real.v_template[real.regions["lips"] > 0.5]
+    assert np.ptp(lip_points[:, 0]) == pytest.approx(0.05, abs=0.006)  # published lip length: 48 to 51 mm
 
 
 def test_the_real_jaw_follows_jaw_open(real: HeadAssets) -> None:

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from headrecon.errors import AssetError, ShapeError
 from headrecon.models.adapters.ict_atlas import atlas
 from headrecon.models.adapters.ict_files import IctFiles, read_ict
+from headrecon.models.adapters.ict_regions import make_regions
 from headrecon.models.adapters.ict_rig import make_rig, neighbour_matrix
 from headrecon.structures import ARKIT_NAMES, HeadAssets, LandmarkEmbedding, Licence
 
@@ -54,7 +55,7 @@ def load_ict(path: str | Path, licence: str | None = None, keep_shells: bool = F
     Expressions that ICT splits in two (browInnerUp, cheekPuff) are added up; those that are missing (tongueOut always,
     others when their OBJ is) are zero and named in the licence's note. Tear film, shadow and blend cards in front of
     the eyes need transparency and would hide them: they are left out unless `keep_shells`; vertices then keep ICT's
-    numbers. Landmarks: "ibug68". `licence` may only be "mit". Raises AssetError.
+    numbers. Landmarks: "ibug68"; regions: ears, neck, lips, brows. `licence` may only be "mit". Raises AssetError.
     """
     if licence is not None and licence.lower() != "mit":
         raise AssetError(f"licence {licence!r}: ICT-FaceKit light is published under MIT; leave the option out")
@@ -80,6 +81,7 @@ def load_ict(path: str | Path, licence: str | None = None, keep_shells: bool = F
         part_names=PART_NAMES,
         licences=(_licence(files, missing),),
         landmarks={"ibug68": _vertex_landmarks(files.landmarks)},
+        regions=make_regions(files, rig.weights),
     )
     try:
         return (assets if keep_shells else without_unused_vertices(assets)).validate()
@@ -128,6 +130,7 @@ def without_unused_vertices(assets: HeadAssets) -> HeadAssets:
         lbs_weights=assets.lbs_weights[used],
         posedirs=None if assets.posedirs is None else _of_vertices(assets.posedirs, used),
         landmarks=landmarks,
+        regions={name: region[used] for name, region in assets.regions.items()},
     )
 
 
