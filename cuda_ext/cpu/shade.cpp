@@ -154,7 +154,7 @@ void light_block(const HrShadeParams& p, const Curves& table, const float* camer
     for (int i = 0; i < n; ++i) diffuse[k][i] = hr_max0(hr_ambient(p.ambient + k, nx[i], ny[i], nz[i]));
   }
   const float roughness = p.surface[1] > 0.05f ? p.surface[1] : 0.05f;
-  const float alpha_sq = roughness * roughness * roughness * roughness;
+  const float alpha = roughness * roughness;
   for (int l = 0; l < p.num_lights; ++l) {
     const float* light = p.lights + 6 * l;
     float n_l[kBlock], gloss[kBlock];
@@ -162,7 +162,7 @@ void light_block(const HrShadeParams& p, const Curves& table, const float* camer
       n_l[i] = light[0] * nx[i] + light[1] * ny[i] + light[2] * nz[i];
       const float v_l = light[0] * ex[i] + light[1] * ey[i] + light[2] * ez[i];
       const float n_v = ex[i] * nx[i] + ey[i] * ny[i] + ez[i] * nz[i];
-      gloss[i] = hr_specular(n_l[i], v_l, n_v, p.surface[0], alpha_sq);
+      gloss[i] = hr_specular(n_l[i], v_l, n_v, p.surface[0], alpha);
     }
     for (int k = 0; k < 3; ++k) {
       const float wrap = p.surface[2 + k], scale = light[3 + k] / ((1.0f + wrap) * (1.0f + wrap));

@@ -2,7 +2,7 @@
  *
  * Light is linear; 1 is what a white matt surface facing a light of intensity 1 shows. Diffuse light: spherical
  * harmonics of degree 2 (Ramamoorthi and Hanrahan, SIGGRAPH 2001) and wrapped Lambert per light. Specular: GGX (Walter
- * et al., EGSR 2007), visibility of Kelemen and Szirmay-Kalos (Eurographics 2001), Schlick's Fresnel term. */
+ * et al., EGSR 2007) with Smith shadowing (Hammon's approximation, GDC 2017) and Schlick's Fresnel term. */
 #ifndef HR_SHADE_H
 #define HR_SHADE_H
 
@@ -60,7 +60,8 @@ HR_HD float hr_ambient(const float* sh, float x, float y, float z) {
 HR_HD float hr_wrapped(float n_l, float wrap, float scale) { return hr_max0((n_l + wrap) * scale); }
 
 /* Specular answer times n.l and pi, from the dot products of normal, light and eye. */
-HR_HD float hr_specular(float n_l, float v_l, float n_v, float reflectance, float alpha_sq) {
+HR_HD float hr_specular(float n_l, float v_l, float n_v, float reflectance, float alpha) {
+  const float alpha_sq = alpha * alpha;
   const float half = 0.5f + 0.5f * v_l;
   const float half_sq = half > 1e-3f ? half : 1e-3f; /* (l.h)^2 */
   const float sum = n_l + n_v;
@@ -71,7 +72,9 @@ HR_HD float hr_specular(float n_l, float v_l, float n_v, float reflectance, floa
   const float g2 = grazing * grazing;
   const float fresnel = reflectance + (1.0f - reflectance) * g2 * g2 * grazing;
   const float lit = n_v > 0.0f ? hr_max0(n_l) : 0.0f;
-  return alpha_sq * fresnel * lit / (d * d * 4.0f * half_sq);
+  const float seen = n_v > 1e-3f ? n_v : 1e-3f;
+  const float shadowing = (1.0f - alpha) * 2.0f * lit * seen + alpha * (lit + seen);
+  return 0.5f * alpha_sq * fresnel * lit / (d * d * shadowing);
 }
 
 HR_HD float hr_srgb_to_linear(float s) { return s <= 0.04045f ? s / 12.92f : powf((s + 0.055f) / 1.055f, 2.4f); }

@@ -61,11 +61,11 @@ def ambient(top: tuple[float, float, float], bottom: tuple[float, float, float])
 
 def studio() -> Lighting:
     """Three lights that travel with the camera: warm key, upper left; cool fill, right; rim from behind."""
-    directions = torch.tensor([[-0.55, 0.60, 0.75], [0.85, 0.10, 0.55], [0.45, 0.55, -0.75]])
+    directions = torch.tensor([[-0.55, 0.60, 0.75], [0.85, 0.10, 0.55], [0.60, 0.35, -0.72]])
     return Lighting(
         ambient_sh=ambient(top=(0.20, 0.21, 0.23), bottom=(0.09, 0.08, 0.08)),
         directions=torch.nn.functional.normalize(directions, dim=-1),
-        intensities=torch.tensor([[0.78, 0.75, 0.70], [0.20, 0.22, 0.25], [0.42, 0.44, 0.48]]),
+        intensities=torch.tensor([[0.78, 0.75, 0.70], [0.20, 0.22, 0.25], [0.16, 0.17, 0.19]]),
         space="view",
     )
 

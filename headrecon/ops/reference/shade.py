@@ -40,8 +40,8 @@ def shade_points(
     ambient: light on a matt surface in harmonics of its normal. lights: direction to the light, intensity. surface:
     specular reflectance, roughness, wrap in red, green and blue. Differentiable in everything.
 
-    Diffuse: harmonics and wrapped Lambert. Specular: GGX (Walter et al., EGSR 2007) with the visibility term of Kelemen
-    and Szirmay-Kalos (Eurographics 2001) and Schlick's Fresnel (Eurographics 1994).
+    Diffuse: harmonics and wrapped Lambert. Specular: GGX (Walter et al., EGSR 2007) with Smith shadowing (Hammon's
+    approximation, GDC 2017) and Schlick's Fresnel (Eurographics 1994).
     """
     diffuse = (evaluate_harmonics(normals, 2) @ ambient).clamp(min=0.0)
     directions, intensities = lights[:, :3], lights[:, 3:]
@@ -56,14 +56,17 @@ def shade_points(
 
 def _specular(n_l: Tensor, v_l: Tensor, n_v: Tensor, surface: Tensor) -> Float[Tensor, "P L"]:
     """Specular answer times n.l and pi; dot products with the half vector follow from n.l, n.v and v.l alone."""
-    reflectance, alpha_sq = surface[0], surface[1].clamp(min=0.05) ** 4
+    reflectance, alpha = surface[0], surface[1].clamp(min=0.05).square()
+    alpha_sq = alpha.square()
     half_sq = (0.5 + 0.5 * v_l).clamp(min=1e-3)  # (l.h)^2
     n_h_sq = ((n_l + n_v).square() / (4.0 * half_sq)).clamp(max=1.0)
     distribution = alpha_sq / (n_h_sq * (alpha_sq - 1.0) + 1.0).square()
     fresnel = reflectance + (1.0 - reflectance) * (1.0 - half_sq.sqrt()).pow(5)
     # Lights behind the surface and points turned away from the eye reflect nothing; nor does a matt surface.
     lit = n_l.clamp(min=0.0) * (n_v > 0.0) * (reflectance > 0.0)
-    return distribution * fresnel * lit / (4.0 * half_sq)
+    seen = n_v.clamp(min=1e-3)
+    shadowing = torch.lerp(2.0 * lit * seen, lit + seen, alpha)
+    return distribution * fresnel * 0.5 * lit / shadowing
 
 
 def shade_reference(
