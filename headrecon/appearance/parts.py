@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.appearance.completion import SkinColors
@@ -28,6 +28,9 @@ _TONES = {
     "tongue": (0.66, 0.36, 0.34),
     "mouth": (0.36, 0.13, 0.12),
 }
+#: Lids shade the eye up to this distance (metres), by this much at their edge.
+_LID_REACH_M = 0.0035
+_LID_SHADE = 0.5
 #: Light reaches this far into the mouth (metres); beyond, what is left of it.
 _MOUTH_DEPTH_M = 0.03
 _MOUTH_DARK = 0.3
@@ -49,7 +52,8 @@ def paint_parts(
     if polar:
         iris, sclera = _eye_tones(texels, eyes, polar, scene)
         for name, (ratio, around, height) in polar.items():
-            out[eyes[name]] = _eye(ratio, around, height, iris, sclera)
+            painted = _eye(ratio, around, height, iris, sclera)
+            out[eyes[name]] = painted * _lid_shade(assets, texels, eyes[name])[:, None]
     for name, tone in _TONES.items():
         own = texels.of_part(assets, name)
         if len(own):
@@ -84,7 +88,30 @@ def _eye(
     white = sclera * (1 - back * torch.tensor([0.18, 0.36, 0.36]))
     color = torch.lerp(iris_color, white, smoothstep(ratio, 0.94, 1.08)[:, None])
     color = color * (1 - smoothstep(-ratio, -0.38, -0.32)[:, None] * 0.93)
-    return (color * (1 - 0.22 * smoothstep(height, 0.1, 0.6))[:, None]).clamp(0, 1)
+    return (color * (1 - 0.12 * smoothstep(height, 0.1, 0.6))[:, None]).clamp(0, 1)
+
+
+def _lid_shade(assets: HeadAssets, texels: Texels, eye: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
+    """Light that reaches each texel of an eye at rest, 0..1: less where the lids and their lashes are near."""
+    from scipy.spatial import KDTree
+
+    template = torch.from_numpy(assets.v_template.astype(np.float32))
+    points = texels.take(eye).interpolate(template)
+    low, high = points.amin(0) - _LID_REACH_M, points.amax(0) + _LID_REACH_M
+    skin = np.unique(assets.faces[assets.faces_of("skin")].clip(0))
+    near = template[torch.from_numpy(skin)]
+    inside = ((near > low) & (near < high)).all(1)
+    if not bool(inside.any()):
+        return torch.ones(len(points))
+    close = torch.zeros(assets.num_vertices, dtype=torch.bool)
+    close[torch.from_numpy(skin)[inside]] = True
+    lids = texels.of_part(assets, "skin")
+    lids = lids[close[texels.triangles[texels.face[lids].long()].long()].any(1)]
+    if not len(lids):
+        return torch.ones(len(points))
+    distance, _ = KDTree(texels.take(lids).interpolate(template).numpy()).query(points.numpy(), workers=2)
+    lit = smoothstep(torch.from_numpy(np.asarray(distance, dtype=np.float32)), 0.0, _LID_REACH_M)
+    return 1 - _LID_SHADE * (1 - lit)
 
 
 def _inside(name: str, points: Tensor, tone: Tensor, around: Tensor) -> Float[Tensor, "N 3"]:
