@@ -77,7 +77,9 @@ def test_bounded_fit_agrees_with_scipy() -> None:
     rng = np.random.default_rng(4)
     a, b = _random_linear(rng)
     problem = Problem([Block.make("x", 8, bounds=(0.0, 0.2))], [LinearResidual("line", ("x",), a, b)])
-    found = solve(problem, {"x": np.full(8, 0.1)}, SolverOptions(cost_floor=1e-16, cost_tolerance=1e-14, step_tolerance=1e-9))
+    found = solve(
+        problem, {"x": np.full(8, 0.1)}, SolverOptions(cost_floor=1e-16, cost_tolerance=1e-14, step_tolerance=1e-9)
+    )
     expected = lsq_linear(a, b, bounds=(0, 0.2), tol=1e-14).x
     np.testing.assert_allclose(found.x, expected, atol=1e-7)
 

@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from synthetic_assets import EYE_CENTRE, _embed, _mediapipe478_layout, make_tiny_assets
 
 from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
@@ -28,9 +27,15 @@ from headrecon.structures import (
     LandmarkEmbedding,
     triangulate,
 )
+from tests.synthetic_assets import EYE_CENTRE, _embed, _mediapipe478_layout, make_tiny_assets
 
 #: 4:3 photo of a phone, in pixels
 SIZE = (1200, 1600)
+
+
+def _ring(count: int, centre: list[float] | np.ndarray, radii: list[float]) -> np.ndarray:
+    angle = 2 * np.pi * np.arange(count) / count
+    return np.asarray(centre) + np.stack([np.cos(angle), np.sin(angle)], 1) * radii
 
 
 @lru_cache(maxsize=2)
@@ -45,6 +50,12 @@ def tiny_face(num_betas: int = 12, eyelook: bool = True) -> HeadAssets:
     xy[outer], xy[inner] = eye + corner, eye - corner
     xy[groups.RIGHT_EYE_CORNERS[0]], xy[groups.RIGHT_EYE_CORNERS[1]] = xy[outer] * flip, xy[inner] * flip
     xy[groups.SELLION] = [0.0, 0.024]
+    xy[list(groups.LIPS)] = _ring(len(groups.LIPS), [0.0, -0.05], [0.024, 0.009])
+    for side, ring, brow in ((1, groups.LEFT_EYE, groups.LEFT_BROW), (-1, groups.RIGHT_EYE, groups.RIGHT_BROW)):
+        corners = np.isin(ring, groups.LEFT_EYE_CORNERS + groups.RIGHT_EYE_CORNERS)
+        lids = _ring(len(ring), eye * [side, 1], [0.013, 0.006])
+        xy[np.array(ring)[~corners]] = lids[~corners]
+        xy[list(brow)] = _ring(len(brow), (eye + [0.0, 0.02]) * [side, 1], [0.018, 0.003])
     angle = np.pi / 2 - 2 * np.pi * np.arange(36) / 36  # clockwise from the top, as the photographer sees it
     oval = np.stack([0.068 * np.cos(angle), -0.015 + 0.092 * np.sin(angle)], 1)
     xy[list(groups.FACE_OVAL)] = oval
@@ -100,7 +111,11 @@ def draw_truth(assets: HeadAssets, rng: np.random.Generator, focal_px: float, di
 
 
 def photograph(
-    assets: HeadAssets, truth: Truth, rng: np.random.Generator | None = None, sigma: float = 0.0, iris_sigma: float = 0.0
+    assets: HeadAssets,
+    truth: Truth,
+    rng: np.random.Generator | None = None,
+    sigma: float = 0.0,
+    iris_sigma: float = 0.0,
 ) -> FaceObservation:
     """What a perfect detector sees (plus white noise of `sigma` interocular distances, and iris noise)."""
     model = PointModel(assets, assets.landmarks["mediapipe478"])
