@@ -36,6 +36,25 @@ bool interpolate_run(const HrInterpolateParams& p, int64_t image, int64_t begin,
   return true;
 }
 
+int32_t interpolate(const HrInterpolateParams& p) {
+  const int64_t runs = (p.num_pixels + kPixelsPerTask - 1) / kPixelsPerTask;
+  std::atomic<bool> fine{true};
+  parallel_for(p.batch * runs, p.num_threads, [&](int64_t task) {
+    const int64_t image = task / runs, begin = task % runs * kPixelsPerTask;
+    const int64_t end = std::min(begin + kPixelsPerTask, p.num_pixels);
+    bool ok;
+    switch (p.channels) {
+      case 1: ok = interpolate_run<1>(p, image, begin, end); break;
+      case 2: ok = interpolate_run<2>(p, image, begin, end); break;
+      case 3: ok = interpolate_run<3>(p, image, begin, end); break;
+      case 6: ok = interpolate_run<6>(p, image, begin, end); break;
+      default: ok = interpolate_run<0>(p, image, begin, end);
+    }
+    if (!ok) fine.store(false);
+  });
+  return fine.load() ? HR_OK : HR_ERROR_INDEX;
+}
+
 }  // namespace
 }  // namespace hr
 
@@ -44,20 +63,5 @@ int32_t hr_interpolate_cpu(const HrInterpolateParams* params) {
   if (p.channels < 1 || p.num_threads < 1 || (p.attribute_batch != 1 && p.attribute_batch != p.batch)) {
     return HR_ERROR_ARGUMENT;
   }
-  const int64_t runs = (p.num_pixels + hr::kPixelsPerTask - 1) / hr::kPixelsPerTask;
-  std::atomic<bool> fine{true};
-  hr::parallel_for(p.batch * runs, p.num_threads, [&](int64_t task) {
-    const int64_t image = task / runs, begin = task % runs * hr::kPixelsPerTask;
-    const int64_t end = std::min(begin + hr::kPixelsPerTask, p.num_pixels);
-    bool ok;
-    switch (p.channels) {
-      case 1: ok = hr::interpolate_run<1>(p, image, begin, end); break;
-      case 2: ok = hr::interpolate_run<2>(p, image, begin, end); break;
-      case 3: ok = hr::interpolate_run<3>(p, image, begin, end); break;
-      case 6: ok = hr::interpolate_run<6>(p, image, begin, end); break;
-      default: ok = hr::interpolate_run<0>(p, image, begin, end);
-    }
-    if (!ok) fine.store(false);
-  });
-  return fine.load() ? HR_OK : HR_ERROR_INDEX;
+  return hr::guarded([&] { return hr::interpolate(p); });
 }

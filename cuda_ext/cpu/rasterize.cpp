@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <mutex>
-#include <new>
 #include <vector>
 
 #include "c_api.h"
@@ -273,9 +272,5 @@ int32_t hr_rasterize_cpu(const HrRasterizeParams* params) {
                     p.num_faces <= INT32_MAX;
   if (!sane) return HR_ERROR_ARGUMENT;
   if (p.height == 0 || p.width == 0 || p.batch == 0) return HR_OK;
-  try {
-    return hr::rasterize(p);
-  } catch (const std::bad_alloc&) {
-    return HR_ERROR_MEMORY;
-  }
+  return hr::guarded([&] { return hr::rasterize(p); });
 }

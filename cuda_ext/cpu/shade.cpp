@@ -256,6 +256,17 @@ bool indices_fit(const HrShadeParams& p) {
   return true;
 }
 
+int32_t shade(const HrShadeParams& p) {
+  if (!indices_fit(p)) return HR_ERROR_INDEX;
+  float behind[3] = {};
+  for (int k = 0; k < 3 && p.background; ++k) behind[k] = look_up(curves().to_linear, p.background[k]);
+  std::atomic<bool> fine{true};
+  parallel_for(static_cast<int64_t>(p.num_cameras) * p.height, p.num_threads, [&](int64_t task) {
+    if (!shade_row(p, task / p.height, static_cast<int>(task % p.height), behind)) fine.store(false);
+  });
+  return fine.load() ? HR_OK : HR_ERROR_INDEX;
+}
+
 }  // namespace
 }  // namespace hr
 
@@ -265,12 +276,5 @@ int32_t hr_shade_cpu(const HrShadeParams* params) {
       (p.colour_source == HR_COLOUR_TEXTURE && (p.texture_height < 1 || p.texture_width < 1 || !p.uvs))) {
     return HR_ERROR_ARGUMENT;
   }
-  if (!hr::indices_fit(p)) return HR_ERROR_INDEX;
-  float behind[3] = {};
-  for (int k = 0; k < 3 && p.background; ++k) behind[k] = hr::look_up(hr::curves().to_linear, p.background[k]);
-  std::atomic<bool> fine{true};
-  hr::parallel_for(static_cast<int64_t>(p.num_cameras) * p.height, p.num_threads, [&](int64_t task) {
-    if (!hr::shade_row(p, task / p.height, static_cast<int>(task % p.height), behind)) fine.store(false);
-  });
-  return fine.load() ? HR_OK : HR_ERROR_INDEX;
+  return hr::guarded([&] { return hr::shade(p); });
 }

@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
 
@@ -14,9 +15,17 @@ struct Job {
   const std::function<void(int64_t)>* task = nullptr;
   int64_t count = 0;
   std::atomic<int64_t> next{0};
+  std::exception_ptr failure;  // the first one; guarded by failing
+  std::mutex failing;
 
   void work() {
-    for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i);
+    try {
+      for (int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i);
+    } catch (...) {
+      next.store(count);  // the others stop at their next task
+      std::lock_guard<std::mutex> lock(failing);
+      if (!failure) failure = std::current_exception();
+    }
   }
 };
 
@@ -30,6 +39,7 @@ class Pool {
       job_.task = &task;
       job_.count = count;
       job_.next.store(0);
+      job_.failure = nullptr;
       helpers_ = helpers;
       open_ = true;
       ++generation_;
@@ -40,6 +50,7 @@ class Pool {
     std::unique_lock<std::mutex> lock(mutex_);
     open_ = false;
     done_.wait(lock, [&] { return active_ == 0; });
+    if (job_.failure) std::rethrow_exception(job_.failure);
   }
 
  private:
