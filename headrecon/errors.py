@@ -20,7 +20,7 @@ class AssetError(HeadReconError):
 
 
 class NetworkUnavailable(AssetError):
-    """Something must be downloaded first and the download failed; the message says what to fetch and where to put it."""
+    """Something must be downloaded and the download failed; the message says what to fetch and where to put it."""
 
 
 class ShapeError(HeadReconError, ValueError):

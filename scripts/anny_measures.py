@@ -7,12 +7,12 @@ by hand, and mirrored so that left and right agree.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import ConvexHull, cKDTree
+from register_ict import anny_rims, vertex_normals
+from scipy.spatial import ConvexHull, KDTree
 
 from headrecon.models.adapters.anny import PART_NAMES, AnnyRaw
 from headrecon.models.measurements import Measurement
 from headrecon.structures import LandmarkEmbedding, triangulate
-from register_ict import anny_rims, vertex_normals
 
 
 def region(raw: AnnyRaw, *fragments: str, threshold: float = 0.15) -> np.ndarray:
@@ -69,7 +69,7 @@ def _embedding(ids: np.ndarray) -> LandmarkEmbedding:
 
 
 def _mirror(vertices: np.ndarray) -> np.ndarray:
-    return cKDTree(vertices).query(vertices * [-1, 1, 1])[1]
+    return KDTree(vertices).query(vertices * [-1, 1, 1])[1]
 
 
 def _points(raw: AnnyRaw, v: np.ndarray) -> dict[str, int]:

@@ -47,7 +47,7 @@ def errors(count: int, first_seed: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=int, default=240)
     found = errors(parser.parse_args().photos, first_seed=10_000)
     # A few photos go wrong altogether (a lost face); they are the robust kernel's business, not the table's.

@@ -138,7 +138,7 @@ def nearest_correlation(matrix: np.ndarray) -> np.ndarray:
 def match_population(
     covariance: np.ndarray, jacobian: np.ndarray, at_mean: np.ndarray, target_mean: np.ndarray, target_cov: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Jeffrey's rule for Gaussians: the shift of the mean [D] and the new covariance [D,D] (see the module's docstring)."""
+    """Jeffrey's rule for Gaussians: the shift of the mean [D] and the new covariance [D,D] (see above)."""
     cross = covariance @ jacobian.T
     own = jacobian @ cross
     gain = np.linalg.solve(own, cross.T).T
@@ -242,9 +242,9 @@ def blended_mean(raw: anny.AnnyRaw, reg: Registration) -> np.ndarray:
 
 def symmetric(vertices: np.ndarray, template: np.ndarray) -> np.ndarray:
     """Average with the mirror image (pairs found on the symmetric template): a population's mean leans to no side."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
-    partner = cKDTree(template).query(template * [-1, 1, 1])[1]
+    partner = KDTree(template).query(template * [-1, 1, 1])[1]
     return (vertices + vertices[partner] * [-1, 1, 1]) / 2
 
 
@@ -262,7 +262,7 @@ def quantised(residual: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--ict", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=ROOT / "headrecon/data/anny_identity.npz")
     options = parser.parse_args()

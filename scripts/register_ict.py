@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from headrecon.geometry.closest import closest_points
 from headrecon.models.adapters.anny import PART_NAMES, AnnyRaw
@@ -68,7 +68,7 @@ def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Rims:
-    """Vertex loops of the Anny head, each ordered from one corner to the other: upper and lower lid, upper and lower lip."""
+    """Vertex loops of the Anny head, each from one corner to the other: upper and lower lid, upper and lower lip."""
 
     curves: dict[str, np.ndarray]
 
@@ -175,7 +175,7 @@ def register(raw: AnnyRaw, ict: IctData, verbose: bool = True) -> Registration:
     triangles = triangulate(raw.faces)[0]
     normals_ict = vertex_normals(ict.vertices, ict.triangles)
     used = np.unique(ict.triangles)
-    tree = cKDTree(ict.vertices[used])
+    tree = KDTree(ict.vertices[used])
     rim_ids, rim_xyz = rim_targets(raw, anny_rims(raw), ict)
     socket = _socket_vertices(raw, rim_ids)
     active = np.setdiff1d(skin, socket)

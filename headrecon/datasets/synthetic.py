@@ -23,7 +23,8 @@ from headrecon.structures import Cameras, HeadAssets, HeadParams, Mesh
 
 #: Skin reflectances (sRGB) from light to dark: the middles of the six types of Fitzpatrick's scale as usually drawn.
 SKIN_TONES: tuple[tuple[float, float, float], ...] = (
-    (0.93, 0.80, 0.72), (0.89, 0.72, 0.61), (0.80, 0.61, 0.49), (0.66, 0.46, 0.34), (0.46, 0.30, 0.21), (0.29, 0.19, 0.14),
+    (0.93, 0.80, 0.72), (0.89, 0.72, 0.61), (0.80, 0.61, 0.49),
+    (0.66, 0.46, 0.34), (0.46, 0.30, 0.21), (0.29, 0.19, 0.14),
 )  # fmt: skip
 #: 35 mm equivalents that photos of people are taken with (phones, their portrait modes, portrait lenses).
 _LENSES_MM = (26.0, 35.0, 50.0, 77.0, 85.0)
@@ -31,7 +32,7 @@ _LENSES_MM = (26.0, 35.0, 50.0, 77.0, 85.0)
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """What varies. Angles in degrees (uniform within ±), distances in metres, expression as the mean count of shapes."""
+    """What varies. Angles in degrees (uniform within ±), distances in metres, expression: mean count of shapes."""
 
     size: int = 640
     yaw: float = 20.0
@@ -73,10 +74,12 @@ def synthetic_photo(
         neutral = model(params.neutral()).vertices[0].numpy()
     tone = int(rng.integers(len(SKIN_TONES)))
     colours = _colours(rng, tone)
+    lighting = random_light(rng)
+    red, green, blue = (float(c) for c in rng.uniform(0.2, 0.9, 3))
     light = RenderOptions(
-        lighting=random_light(rng),
+        lighting=lighting,
         supersample=options.supersample,
-        background_srgb=tuple(float(c) for c in rng.uniform(0.2, 0.9, 3)),
+        background_srgb=(red, green, blue),
     )
     appearance = Appearance(vertex_srgb=torch.as_tensor(plain_head(assets, colours)))
     output = render_mesh(Mesh(posed.astype(np.float32), assets.faces), cameras, appearance, light)

@@ -1,4 +1,4 @@
-"""Finds where a face detector's 478 points lie on any head model: render it, look at it, and bring the points back to 3D.
+"""Finds where a face detector's 478 points lie on any head model: render it, look at it, bring the points back to 3D.
 
 Each view gives every point a place on the surface (the face and barycentrics under its pixel). Identities and views
 are averaged on the model's template, trusting views in which the surface faces the camera; points are then moved to

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 
 def barycentrics_of_closest(
@@ -53,7 +53,7 @@ def closest_points(
     corners = np.asarray(vertices, dtype=np.float64)[triangles]
     centroids = corners.mean(1)
     radius = np.sqrt(((corners - centroids[:, None]) ** 2).sum(2).max())
-    tree = cKDTree(centroids)
+    tree = KDTree(centroids)
     face = np.zeros(len(points), dtype=np.int64)
     bary = np.zeros((len(points), 3))
     todo, count = np.arange(len(points)), min(12, len(triangles))

