@@ -14,6 +14,7 @@ import torch
 
 from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.lip_embedding import LOWER_RED, LOWER_RIM
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.models.head_model import HeadModel, embed
@@ -51,6 +52,9 @@ def tiny_face(num_betas: int = 12, eyelook: bool = True) -> HeadAssets:
     xy[groups.RIGHT_EYE_CORNERS[0]], xy[groups.RIGHT_EYE_CORNERS[1]] = xy[outer] * flip, xy[inner] * flip
     xy[groups.SELLION] = [0.0, 0.024]
     xy[list(groups.LIPS)] = _ring(len(groups.LIPS), [0.0, -0.05], [0.024, 0.009])
+    across = np.linspace(-0.018, 0.018, len(LOWER_RIM))
+    xy[list(LOWER_RED)] = np.stack([across, np.full_like(across, -0.054)], 1)
+    xy[list(LOWER_RIM)] = np.stack([across, np.full_like(across, -0.053)], 1)
     for side, ring, brow in ((1, groups.LEFT_EYE, groups.LEFT_BROW), (-1, groups.RIGHT_EYE, groups.RIGHT_BROW)):
         corners = np.isin(ring, groups.LEFT_EYE_CORNERS + groups.RIGHT_EYE_CORNERS)
         lids = _ring(len(ring), eye * [side, 1], [0.013, 0.006])
