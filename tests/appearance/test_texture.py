@@ -163,7 +163,10 @@ def test_iris_takes_the_photos_colour(assets, truth, colour):
     ring = (texels.part == 1) & (angle > 13) & (angle < 22)
     pupil, white = (texels.part == 1) & (angle < 6), (texels.part == 1) & (angle > 35) & (angle < 50)
     flat = made.reshape(-1, 3)[texels.index]
-    torch.testing.assert_close(flat[ring].median(0).values, torch.tensor(colour), atol=0.1, rtol=0)
+    got, wanted = flat[ring].median(0).values, torch.tensor(colour)
+    torch.testing.assert_close(got / got.sum(), wanted / wanted.sum(), atol=0.03, rtol=0)
+    # The tiny head's eyes lie so deep that its skin, standing for lids, shades them.
+    assert 0.5 < got.sum() / wanted.sum() < 1.15
     assert flat[pupil].max() < 0.15
     assert flat[white].amax(1).quantile(0.9) > 0.5  # where no lid shades it
 
