@@ -17,6 +17,7 @@ from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import DEFAULT_NEAR_Z, Raster, rasterize, to_homogeneous_image
 from headrecon.ops.shade import ShadeColours, ShadeGeometry, shade
 from headrecon.rendering.lighting import Lighting, Surface, pack_lighting, studio
+from headrecon.rendering.texture_levels import TextureLevels
 from headrecon.structures import Cameras, Mesh, triangulate
 
 CLAY_SRGB = (0.76, 0.72, 0.69)
@@ -94,23 +95,32 @@ def render_views(
     _check(mesh, appearance, options)
     viewmats, ks = cameras.viewmats.float().reshape(-1, 4, 4), cameras.Ks.float().reshape(-1, 3, 3)
     scene = _scene(mesh, options.smooth)
+    levels = None if appearance.texture_srgb is None else TextureLevels(appearance.texture_srgb.float())
     return (
-        _render_view(scene, replace(cameras, viewmats=viewmat[None], Ks=k[None]), appearance, options)
+        _render_view(scene, replace(cameras, viewmats=viewmat[None], Ks=k[None]), appearance, options, levels)
         for viewmat, k in zip(viewmats, ks.expand(len(viewmats), 3, 3), strict=True)
     )
 
 
 @torch.no_grad()
-def _render_view(scene: ShadeGeometry, camera: Cameras, appearance: Appearance, options: RenderOptions) -> RenderOutput:
+def _render_view(
+    scene: ShadeGeometry,
+    camera: Cameras,
+    appearance: Appearance,
+    options: RenderOptions,
+    levels: TextureLevels | None,
+) -> RenderOutput:
     base = _rasterize(scene, camera, options)
-    fine = base if options.supersample == 1 else _rasterize(scene, _finer(camera, options.supersample), options)
+    fine_camera = _finer(camera, options.supersample)
+    fine = base if options.supersample == 1 else _rasterize(scene, fine_camera, options)
+    texture = None if levels is None else levels.for_view(scene, fine, fine_camera)
     lighting = None
     if options.lighting is not None:
         lighting = pack_lighting(options.lighting, appearance.surface, camera.viewmats[:, :3, :3])
     image, alpha = shade(
         fine,
         scene,
-        ShadeColours(appearance.texture_srgb, appearance.vertex_srgb, torch.tensor(appearance.base_srgb)),
+        ShadeColours(texture, appearance.vertex_srgb, torch.tensor(appearance.base_srgb)),
         camera_centers(camera),
         lighting,
         factor=options.supersample,
@@ -125,6 +135,11 @@ def _check(mesh: Mesh, appearance: Appearance, options: RenderOptions) -> None:
         raise ShapeError(f"render_mesh: supersample must be 1, 2 or 3, found {options.supersample}")
     if appearance.texture_srgb is not None and (mesh.uvs is None or mesh.uv_faces is None):
         raise ShapeError("render_mesh: a texture needs a mesh with uvs and uv_faces; this one has none")
+    texture = appearance.texture_srgb
+    if texture is not None and (texture.ndim != 3 or texture.shape[2] != 3 or not texture.is_floating_point()):
+        raise ShapeError(
+            f"render_mesh: texture_srgb must be float [H,W,3] in 0..1, found {texture.dtype} {tuple(texture.shape)}"
+        )
     colours = appearance.vertex_srgb
     if colours is not None and tuple(colours.shape) != (len(mesh.vertices), 3):
         raise ShapeError(f"render_mesh: vertex_srgb must be [{len(mesh.vertices)},3], found {tuple(colours.shape)}")

@@ -125,6 +125,20 @@ def test_texture_stands_upright_and_is_not_mirrored() -> None:
     torch.testing.assert_close(image[half + off, half - off], torch.tensor([0.0, 0.0, 1.0]), rtol=0, atol=1e-5)
 
 
+def test_a_fine_texture_turns_grey_in_a_small_picture_instead_of_shimmering() -> None:
+    # A checkerboard of single texels, 16 texels to a pixel: every pixel must show the mean of black and white.
+    ys, xs = torch.meshgrid(torch.arange(2048), torch.arange(4096), indexing="ij")
+    checkers = ((xs + ys) % 2).float()[..., None].expand(-1, -1, 3).contiguous()
+    mesh = ball(40, 80)
+    small = render_mesh(mesh, orbit_cameras(mesh.vertices, [10.0], 64), Appearance(texture_srgb=checkers), FLAT)
+    found = small.image_srgb[small.alpha == 1]
+    torch.testing.assert_close(found, torch.full_like(found, 0.5), rtol=0, atol=0.02)
+    # A texture that fits the picture is left alone.
+    plain = checkers[:16, :32].contiguous()
+    large = render_mesh(mesh, front_camera(), Appearance(texture_srgb=plain), FLAT).image_srgb
+    assert large.min() < 0.05
+
+
 def test_background_and_alpha() -> None:
     colour = (0.8, 0.2, 0.4)
     over = render_mesh(
@@ -196,9 +210,15 @@ def test_small_pictures_and_empty_meshes(size: int) -> None:
 
 def test_bad_input_is_named() -> None:
     mesh, camera = ball(4, 8), front_camera(8)
+    bytes_texture = torch.zeros(4, 4, 3, dtype=torch.uint8)
     with pytest.raises(ShapeError, match="uvs"):
         render_mesh(Mesh(mesh.vertices, mesh.faces), camera, Appearance(texture_srgb=torch.rand(4, 4, 3)))
     with pytest.raises(ShapeError, match="vertex_srgb"):
         render_mesh(mesh, camera, Appearance(vertex_srgb=torch.rand(5, 3)))
+    # Built as a user without shape checks would: they refuse the bytes before the renderer can.
+    unchecked = Appearance()
+    object.__setattr__(unchecked, "texture_srgb", bytes_texture)
+    with pytest.raises(ShapeError, match=r"float \[H,W,3\] in 0..1, found torch.uint8"):
+        render_mesh(mesh, camera, unchecked)
     with pytest.raises(ShapeError, match="supersample"):
         render_mesh(mesh, camera, options=RenderOptions(supersample=4))

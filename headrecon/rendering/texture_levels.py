@@ -1,0 +1,61 @@
+"""Smaller versions of a texture, for pictures in which it would shimmer at full size."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrecon.geometry.mesh import face_areas
+from headrecon.ops.rasterize import Raster, to_homogeneous_image
+from headrecon.ops.shade import ShadeGeometry
+from headrecon.structures import Cameras
+
+#: A texture is never averaged below this side: what is left would be mixed across the borders of the UV islands.
+_SMALLEST_SIDE = 64
+
+
+class TextureLevels:
+    """A texture and its halved versions, made when first asked for. Level k averages blocks of 2^k x 2^k texels.
+
+    One level serves a whole picture. Heads have even UVs, so this is close to mipmapping at a fraction of its cost.
+    """
+
+    def __init__(self, texture: Float[Tensor, "H W 3"]) -> None:
+        self._levels = [texture]
+
+    def for_view(self, geometry: ShadeGeometry, raster: Raster, camera: Cameras) -> Float[Tensor, "h w 3"]:
+        """The level of which a sample of this raster covers one to two texels a side (the median over samples)."""
+        wanted = 0
+        share = self._texels_per_sample(geometry, raster, camera)
+        while share >= 4.0 and self._can_halve(wanted):
+            share, wanted = share / 4.0, wanted + 1
+        while len(self._levels) <= wanted:
+            last = self._levels[-1].permute(2, 0, 1)[None]
+            self._levels.append(torch.nn.functional.avg_pool2d(last, 2)[0].permute(1, 2, 0).contiguous())
+        return self._levels[wanted]
+
+    def _can_halve(self, level: int) -> bool:
+        height, width = (side >> level for side in self._levels[0].shape[:2])
+        # Odd sides would shift the texels against the UVs.
+        return min(height, width) >= 2 * _SMALLEST_SIDE and height % 2 == 0 and width % 2 == 0
+
+    def _texels_per_sample(self, geometry: ShadeGeometry, raster: Raster, camera: Cameras) -> float:
+        """Median over covered samples of the texels that fall on one sample; 0 when nothing is covered."""
+        faces = raster.face_index[raster.face_index >= 0]
+        if geometry.uvs is None or len(faces) == 0:
+            return 0.0
+        # A few thousand samples tell the median well enough.
+        faces = faces[:: max(len(faces) // 4096, 1)]
+        corners = geometry.corners[faces].long()
+        height, width = self._levels[0].shape[:2]
+        points = to_homogeneous_image(geometry.vertices[corners[:, :3]].reshape(-1, 3), camera)[0]
+        pixels = (points[:, :2] / points[:, 2:].clamp(min=1e-6)).reshape(-1, 3, 2)
+        texels = geometry.uvs[corners[:, 6:]] * torch.tensor([width, height])
+        ratios = _areas(texels) / _areas(pixels).clamp(min=1e-6)
+        return float(ratios.median())
+
+
+def _areas(triangles: Float[Tensor, "F 3 2"]) -> Float[Tensor, " F"]:
+    flat = torch.nn.functional.pad(triangles, (0, 1)).reshape(-1, 3)
+    return face_areas(flat, torch.arange(len(flat)).reshape(-1, 3))
