@@ -11,7 +11,7 @@ from headrecon.errors import InputError, NoFaceFound, ShapeError
 from headrecon.perception.attention_mesh import LEFT_IRIS, MESH_POINTS, RIGHT_IRIS
 from headrecon.perception.face_detection import intersection_over_union, search_faces
 from headrecon.perception.face_landmarks import LOOKS, FaceMesh, Look, read_face
-from headrecon.perception.iris import combined_iris, read_eye
+from headrecon.perception.iris import measured_iris
 from headrecon.perception.networks import Networks
 from headrecon.structures import FaceDetection, FaceObservation
 
@@ -102,8 +102,7 @@ def _observation(
     height, width = image.shape[:2]
     points = mesh.points.copy()
     for which in (RIGHT_IRIS, LEFT_IRIS):
-        close_up = read_eye(image, mesh.points, which, networks.iris)
-        points[which : which + 5] = combined_iris(mesh.points[which : which + 5], close_up.iris)
+        points[which : which + 5] = measured_iris(image, mesh.points, which, networks.iris)
     return FaceObservation(
         detection=face,
         landmarks=points.astype(np.float32),

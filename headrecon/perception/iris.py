@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from headrecon.perception.attention_mesh import LEFT_IRIS, RIGHT_IRIS
 from headrecon.perception.crops import Roi, Tile
 from headrecon.perception.face_landmarks import Look
+from headrecon.perception.iris_rim import fit_rim
 from headrecon.perception.networks import Network
 
 #: Corners of the eye: outer and inner for the subject's right, inner and outer for the left; so that the line between
@@ -37,8 +38,13 @@ _LOOKS = tuple(
 _MIRRORED_RIM = [0, 3, 2, 1, 4]
 _TILE_MARGIN = 0.15
 _CLOSE_UP_WEIGHT = 0.6
-#: Distance of the two centres, in iris diameters, at which the close-up counts for a third of its full weight.
-_DISAGREEMENT = 0.1
+#: Distance of the two networks' centres, in iris diameters, at which a third of the agreement is left.
+_DISAGREEMENT = 0.15
+_NO_AGREEMENT = 0.05
+#: Width in pixels below which an iris shows no rim.
+_SMALLEST_RIM_PX = 4.0
+#: Centre, right, top, left, bottom, in crop coordinates.
+_CIRCLE = np.array([[0.5, 0.5], [1.0, 0.5], [0.5, 0.0], [0.0, 0.5], [0.5, 1.0]])
 
 
 @dataclass(frozen=True)
@@ -72,19 +78,34 @@ def read_eye(
     return EyeReading(np.mean(irises, axis=0), np.mean(contours, axis=0))
 
 
-def combined_iris(mesh_iris: Float[np.ndarray, "5 D"], close_up: Float[np.ndarray, "5 2"]) -> Float[np.ndarray, "5 D"]:
-    """The iris from both networks, x and y mixed and any depth kept.
+def measured_iris(
+    image_srgb: UInt8[np.ndarray, "H W 3"],
+    points: Float[np.ndarray, "478 3"],
+    which: int,
+    network: Network,
+) -> Float[np.ndarray, "5 3"]:
+    """The iris from all there is: the mesh network's points, the close-up, and the rim in the picture itself.
 
-    On portraits with a visible rim the mesh network's iris is too wide by up to a tenth, the iris network's too
-    narrow by as much, and the latter's centre repeats better; but it was made for eyes seen from the front and loses
-    those of a turned head. So the mean is taken where the two agree, and the mesh network believed where they do not.
+    The close-up was made for eyes seen from the front and loses those of a turned head. So where the two networks
+    disagree on the centre the mesh network's points are kept; where they agree the five points become a circle, whose
+    diameter is the horizontal visible one (lids hide the top and bottom, and the networks differ on what to guess).
+    The depth stays that of the mesh network.
     """
-    diameter = float(np.linalg.norm(mesh_iris[1, :2] - mesh_iris[3, :2])) + 1e-9
-    apart = float(np.linalg.norm(mesh_iris[0, :2] - close_up[0])) / diameter
-    weight = _CLOSE_UP_WEIGHT * math.exp(-((apart / _DISAGREEMENT) ** 2))
-    mixed = mesh_iris.copy()
-    mixed[:, :2] += weight * (close_up - mesh_iris[:, :2])
-    return mixed
+    mesh_iris = points[which : which + 5]
+    close_up = read_eye(image_srgb, points, which, network).iris
+    wide, narrow = (float(np.linalg.norm(ring[1, :2] - ring[3, :2])) for ring in (mesh_iris, close_up))
+    apart = float(np.linalg.norm(mesh_iris[0, :2] - close_up[0])) / max(wide, 1e-9)
+    agreement = math.exp(-((apart / _DISAGREEMENT) ** 2))
+    if (wide + narrow) / 2 < _SMALLEST_RIM_PX or agreement < _NO_AGREEMENT:
+        return mesh_iris.copy()
+    start = mesh_iris[0, :2] + _CLOSE_UP_WEIGHT * agreement * (close_up[0] - mesh_iris[0, :2])
+    dx, dy = points[EYE_CORNERS[LEFT_IRIS][1], :2] - points[EYE_CORNERS[RIGHT_IRIS][0], :2]
+    level = math.atan2(dy, dx)
+    rim = fit_rim(image_srgb, start, (wide + narrow) / 4, level)
+    circle = Roi(float(rim.center[0]), float(rim.center[1]), 2 * rim.radius, level).to_image(_CIRCLE)
+    measured = mesh_iris.copy()
+    measured[:, :2] += agreement * (circle - mesh_iris[:, :2])
+    return measured
 
 
 def _to_image(raw: np.ndarray, roi: Roi, size: int, mirror: bool) -> Float[np.ndarray, "N 2"]:

@@ -11,7 +11,8 @@ import pytest
 from headrecon.errors import AssetError
 from headrecon.perception.attention_mesh import LEFT_IRIS, RIGHT_IRIS
 from headrecon.perception.faces import observe_faces
-from headrecon.perception.iris import combined_iris, read_eye
+from headrecon.perception.iris import measured_iris, read_eye
+from headrecon.perception.iris_rim import fit_rim
 from headrecon.perception.mesh_symmetry import mirror_indices
 from headrecon.perception.networks import NETWORK_FILES, Networks, load_networks
 from headrecon.perception.person_mask import person_mask, refine_edges
@@ -52,14 +53,62 @@ def test_close_up_treats_both_eyes_alike(
     np.testing.assert_allclose(left[[0, 3, 2, 1, 4]], right, atol=0.15)
 
 
-def test_irises_are_mixed_where_they_agree_only() -> None:
-    ring = np.array([[0, 0, 5], [10, 0, 5], [0, -10, 5], [-10, 0, 5], [0, 10, 5]], float)
-    close = ring[:, :2] * 0.9
-    mixed = combined_iris(ring, close)
-    np.testing.assert_allclose(mixed[:, :2], 0.4 * ring[:, :2] + 0.6 * close)
-    np.testing.assert_array_equal(mixed[:, 2], ring[:, 2])
-    np.testing.assert_allclose(combined_iris(ring, close + [20.0, 0.0]), ring, atol=1e-6)
-    assert (ring[1] == (10, 0, 5)).all(), "the argument must not change"
+def drawn_eye(center: tuple[float, float], radius: float, lids: bool, lamp: bool) -> np.ndarray:
+    """An iris with pupil on a brighter ground, anti-aliased, its top and bottom behind lids, a lamp mirrored in it."""
+    y, x = np.mgrid[:120, :160] + 0.5
+    distance = np.hypot(x - center[0], y - center[1])
+
+    def disc(r: float) -> np.ndarray:
+        return np.clip(r - distance + 0.5, 0.0, 1.0)
+
+    grey = 190.0 + disc(radius) * (95.0 - 190.0) + disc(0.35 * radius) * (20.0 - 95.0)
+    if lamp:
+        grey[(np.abs(x - center[0] - 0.8 * radius) < 0.2 * radius) & (np.abs(y - center[1]) < 0.2 * radius)] = 255.0
+    if lids:
+        grey[y < center[1] - 0.6 * radius] = 140.0
+        grey[y > center[1] + 0.85 * radius] = 150.0
+    return np.repeat(grey.round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+@pytest.mark.parametrize("radius", [5.0, 12.0, 20.0])
+@pytest.mark.parametrize("guess", [0.9, 1.0, 1.12])
+@pytest.mark.parametrize(("lids", "lamp"), [(False, False), (True, True)])
+def test_rim_of_a_drawn_eye(radius: float, guess: float, lids: bool, lamp: bool) -> None:
+    image = drawn_eye((80.3, 60.6), radius, lids, lamp)
+    rim = fit_rim(image, np.array([80.3 + 0.1 * radius, 60.6]), radius * guess, 0.0)
+    # The rim moves half of the way or more from a wrong guess; it stays a little with it, as a prior must.
+    assert abs(np.log(rim.radius / radius)) < 0.5 * abs(np.log(guess)) + 0.03
+    assert abs(rim.center[0] - 80.3) < 0.06 * radius
+    assert 0.0 < rim.sigma_log < 0.08
+
+
+def test_rim_of_a_flat_picture_is_the_expected_one_and_uncertain() -> None:
+    rim = fit_rim(np.full((100, 100, 3), 90, np.uint8), np.array([50.0, 50.0]), 10.0, 0.4)
+    np.testing.assert_allclose(rim.center, [50.0, 50.0], atol=0.05)
+    assert rim.radius == pytest.approx(10.0, rel=0.01)
+    assert rim.sigma_log == pytest.approx(0.08, rel=0.1)
+
+
+@pytest.mark.parametrize("which", [RIGHT_IRIS, LEFT_IRIS])
+def test_measured_iris_is_a_circle_of_the_right_size(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, which: int
+) -> None:
+    center, right, top, left, bottom = astronaut.landmarks[which : which + 5, :2]
+    expected, width = IRISES[which]
+    np.testing.assert_allclose(center, expected, atol=0.6)
+    assert np.linalg.norm(right - left) == pytest.approx(width, rel=0.08)
+    assert np.linalg.norm(top - bottom) == pytest.approx(np.linalg.norm(right - left), rel=0.02)
+    np.testing.assert_allclose((right + left + top + bottom) / 4, center, atol=0.05)
+
+
+def test_where_the_networks_disagree_the_mesh_is_believed(
+    astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks
+) -> None:
+    points = astronaut.landmarks.astype(float)
+    points[RIGHT_IRIS : RIGHT_IRIS + 5, 0] += 4.0  # half an iris beside the eye
+    kept = measured_iris(astronaut_image, points, RIGHT_IRIS, networks.iris)
+    np.testing.assert_array_equal(kept, points[RIGHT_IRIS : RIGHT_IRIS + 5])
+    assert kept is not points
 
 
 def test_mask_of_the_astronaut(astronaut_image: np.ndarray, astronaut: FaceObservation, networks: Networks) -> None:
