@@ -10,7 +10,7 @@ from headrecon.ops import _native
 from headrecon.ops.reference.interpolate import interpolate_reference
 from headrecon.ops.reference.rasterize import rasterize_reference
 from headrecon.ops.reference.shade import shade_reference
-from tests.ops.meshes import random_soup
+from tests.ops.meshes import random_soup, sphere
 
 pytestmark = pytest.mark.skipif(not _native.available(), reason=_native.describe()["hint"])
 INF = float("inf")
@@ -35,6 +35,19 @@ def test_random_triangles(seed: int, size: tuple[int, int], cull: bool) -> None:
     assert_same_raster(
         _native.rasterize(points, faces, size, clip), rasterize_reference(points, faces, size, clip), differing=0.002
     )
+
+
+@pytest.mark.parametrize("size", [(200, 200), (31, 45)])
+def test_a_closed_surface_agrees_in_every_pixel(size: tuple[int, int]) -> None:
+    vertices, triangles, _ = sphere(60, 90)
+    height, width = size
+    camera = torch.from_numpy(vertices).float() + torch.tensor([0.1, -0.05, 3.0])
+    k = torch.tensor([[width * 1.3, 0.0, width / 2], [0.0, width * 1.3, height / 2], [0.0, 0.0, 1.0]])
+    points, faces = (camera @ k.T)[None], torch.from_numpy(triangles).int()
+    clip = (0.005, INF, False)
+    native, twin = _native.rasterize(points, faces, size, clip), rasterize_reference(points, faces, size, clip)
+    assert torch.equal(native[0], twin[0])
+    torch.testing.assert_close(native[2], twin[2], rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -1,11 +1,13 @@
-"""Plain-torch twin of the rasterizer: face by face over every pixel of its bounding box, in exact integers and float64.
+"""Plain-torch twin of the rasterizer: every face against every pixel of its box, in exact integers and float64.
 
 Written from the rules in `ops/rasterize.py` and from Olano and Greer, "Triangle Scan Conversion using 2D Homogeneous
-Coordinates", Graphics Hardware 1997; it shares no code with the C++ one.
-For tests, and for machines without a compiler.
+Coordinates", Graphics Hardware 1997; it shares no code with the C++ one. For tests, and for machines without a
+compiler.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +17,22 @@ from headrecon.errors import ShapeError
 SUBPIXELS = 256
 #: Vertices farther out than this cannot be rounded to subpixels safely; such faces take the homogeneous path.
 GUARD_BAND_PX = 32768.0
+#: Pairs of a face and a pixel that are worked on at once, to bound memory (about 300 bytes each).
+_PAIRS = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Faces:
+    """The faces of one image that may be visible, in ascending order."""
+
+    index: Tensor  # int64 [N], which face of the mesh
+    corners: Tensor  # float64 [N,3,3], homogeneous
+    in_view: Tensor  # bool [N]: all corners between near and far and within the guard band
+    snapped: Tensor  # int64 [N,3,2] subpixels, meaningful where in_view
+    box: Tensor  # int64 [N,4]: x0, y0, x1, y1 of the pixels to test, end exclusive
+
+    def pick(self, rows: Tensor) -> _Faces:
+        return _Faces(self.index[rows], self.corners[rows], self.in_view[rows], self.snapped[rows], self.box[rows])
 
 
 def rasterize_reference(
@@ -29,79 +47,91 @@ def rasterize_reference(
     vertices = points_hom.shape[1]
     if faces.numel() and batch and height and width and (int(faces.min()) < 0 or int(faces.max()) >= vertices):
         raise ShapeError(f"rasterize: faces must index the {vertices} vertices (0..{vertices - 1}), found others")
-    face_index = torch.full((batch, height, width), -1, dtype=torch.int32)
-    inv_z = torch.zeros(batch, height, width, dtype=torch.float64)
-    for b in range(batch):
-        for f in range(len(faces) if height and width else 0):
-            _draw_face(points_hom[b, faces[f]], f, clip, face_index[b], inv_z[b])
+    face_index = torch.full((batch, height * width), -1, dtype=torch.int64)
+    for b in range(batch if len(faces) and height and width else 0):
+        inv_z = torch.zeros(height * width, dtype=torch.float64)
+        for part in _in_portions(_prepare(points_hom[b, faces], size, clip)):
+            _draw(part, width, clip, face_index[b], inv_z)
+    face_index = face_index.reshape(batch, height, width)
     barycentrics, depth_z = _resolve(points_hom, faces, face_index)
-    return face_index, barycentrics, depth_z
+    return face_index.to(torch.int32), barycentrics, depth_z
 
 
-def _draw_face(corners: Tensor, face: int, clip: tuple[float, float, bool], face_index: Tensor, inv_z: Tensor) -> None:
-    """Write one face into face_index [H,W] and inv_z [H,W] wherever it is nearer than what is there."""
+def _prepare(corners: Tensor, size: tuple[int, int], clip: tuple[float, float, bool]) -> _Faces:
+    """Drop what cannot be seen, and find the pixels that each of the others may cover."""
+    near_z, far_z, _ = clip
+    height, width = size
+    z = corners[..., 2]
+    in_view = ((z >= near_z) & (z <= far_z)).all(1) & (corners[..., :2].abs() <= GUARD_BAND_PX * z[..., None]).all(
+        2
+    ).all(1)
+    pixels = corners[..., :2] / torch.where(in_view[:, None, None], z[..., None], 1.0)
+    snapped = torch.round(torch.where(in_view[:, None, None], pixels, 0.0) * SUBPIXELS).long()
+    limit = torch.tensor([width, height])
+    low = torch.where(in_view[:, None], (snapped.amin(1) // SUBPIXELS - 1).clamp(min=0), 0)
+    high = torch.where(in_view[:, None], torch.minimum(snapped.amax(1) // SUBPIXELS + 2, limit), limit)
+    may_show = torch.isfinite(corners).flatten(1).all(1) & (z >= near_z).any(1) & (low < high).all(1)
+    faces = _Faces(torch.arange(len(corners)), corners.double(), in_view, snapped, torch.cat([low, high], 1))
+    return faces.pick(torch.nonzero(may_show)[:, 0])
+
+
+def _in_portions(faces: _Faces) -> list[_Faces]:
+    """The same faces in order, in portions of about `_PAIRS` pixels to test."""
+    pairs = (faces.box[:, 2] - faces.box[:, 0]) * (faces.box[:, 3] - faces.box[:, 1])
+    portion = torch.cumsum(pairs, 0) // _PAIRS
+    return [faces.pick(torch.nonzero(portion == p)[:, 0]) for p in portion.unique()]
+
+
+def _draw(faces: _Faces, width: int, clip: tuple[float, float, bool], face_index: Tensor, inv_z: Tensor) -> None:
+    """Write the faces into face_index [H*W] and inv_z [H*W] wherever they are nearer than what is there."""
     near_z, far_z, cull = clip
-    if not bool(torch.isfinite(corners).all()) or bool((corners[:, 2] < near_z).all()):
-        return
-    z = corners[:, 2]
-    inside_view = bool(((z >= near_z) & (z <= far_z)).all()) and bool(
-        (corners[:, :2].abs() <= GUARD_BAND_PX * z[:, None]).all()
-    )
-    height, width = face_index.shape
-    if inside_view:
-        snapped = torch.round(corners[:, :2] / z[:, None] * SUBPIXELS).long()
-        low = (snapped.min(0).values // SUBPIXELS - 1).clamp(min=0).tolist()
-        high = (snapped.max(0).values // SUBPIXELS + 2).tolist()
-        x0, x1, y0, y1 = low[0], min(high[0], width), low[1], min(high[1], height)
-    else:
-        x0, x1, y0, y1 = 0, width, 0, height
-    if x0 >= x1 or y0 >= y1:
-        return
-    ys, xs = torch.meshgrid(torch.arange(y0, y1), torch.arange(x0, x1), indexing="ij")
-    weights = _homogeneous_weights(corners.double(), xs + 0.5, ys + 0.5)
-    total = weights.sum(-1)  # 1/z times the (signed) volume, whose sign cancels below
-    value = (weights @ torch.ones(3, dtype=torch.float64)) / _volume(corners.double())
-    if inside_view:
-        covered = _covered_exactly(snapped, xs, ys, cull)
-        # A centre that rounding alone put inside takes the depth of the nearest corner's range, as everywhere else.
-        value = value.clamp(float(1 / z.double().max()), float(1 / z.double().min()))
-    else:
-        facing = _volume(corners.double()) < 0
-        same_side = ((weights >= 0) == (total[..., None] >= 0)).all(-1) | (weights == 0).all(-1)
-        covered = same_side & (value >= 1.0 / far_z) & (value <= 1.0 / near_z) & bool(facing or not cull)
-    region = (slice(y0, y1), slice(x0, x1))
-    wins = covered & (value > inv_z[region])
-    inv_z[region] = torch.where(wins, value, inv_z[region])
-    face_index[region] = torch.where(wins, torch.tensor(face, dtype=torch.int32), face_index[region])
+    across, down = faces.box[:, 2] - faces.box[:, 0], faces.box[:, 3] - faces.box[:, 1]
+    pairs = across * down
+    row = torch.repeat_interleave(torch.arange(len(pairs)), pairs)
+    place = torch.arange(len(row)) - (torch.cumsum(pairs, 0) - pairs)[row]
+    x, y = faces.box[row, 0] + place % across[row], faces.box[row, 1] + place // across[row]
+    normals = torch.linalg.cross(faces.corners.roll(-1, dims=1), faces.corners.roll(-2, dims=1))
+    volume = (normals[:, 0] * faces.corners[:, 0]).sum(-1)  # determinant of the corners: < 0 when facing the camera
+    ray = torch.stack([x + 0.5, y + 0.5, torch.ones_like(x)], -1).double()
+    weights = (normals[row] * ray[:, None]).sum(-1)  # their ratio is that of the barycentrics
+    total = weights.sum(-1)
+    value = total / torch.where(volume == 0, torch.inf, volume)[row]  # 1/z
+    # Regular faces: a centre that rounding put inside keeps to the corners' range of depths.
+    z = faces.corners[..., 2]
+    clamped = torch.maximum(torch.minimum(value, 1 / z.amin(1)[row]), 1 / z.amax(1)[row])
+    exact = _covered_exactly(faces.snapped, row, x, y, cull)
+    # Faces that leave the view: the pixel's ray meets the face, between near and far.
+    same_side = ((weights >= 0) == (total >= 0)[:, None]).all(-1) & (volume != 0)[row]
+    met = same_side & (value >= 1.0 / far_z) & (value <= 1.0 / near_z) & (~torch.tensor(cull) | (volume < 0)[row])
+    regular = faces.in_view[row]
+    covered, value = torch.where(regular, exact, met), torch.where(regular, clamped, value)
+    _keep_nearest(faces.index[row[covered]], (y * width + x)[covered], value[covered], face_index, inv_z)
 
 
-def _volume(corners: Tensor) -> Tensor:
-    """Determinant of the three homogeneous vertices; < 0 for a face turned towards the camera."""
-    return torch.linalg.det(corners)
+def _keep_nearest(face: Tensor, pixel: Tensor, value: Tensor, face_index: Tensor, inv_z: Tensor) -> None:
+    """Merge candidates into the image: the largest 1/z wins, among equals the lowest face, earlier portions first."""
+    nearest = torch.zeros_like(inv_z).scatter_reduce(0, pixel, value, "amax")
+    first = torch.full_like(face_index, torch.iinfo(torch.int64).max)
+    is_nearest = value == nearest[pixel]
+    first = first.scatter_reduce(0, pixel[is_nearest], face[is_nearest], "amin")
+    wins = nearest > inv_z
+    inv_z[wins] = nearest[wins]
+    face_index[wins] = first[wins]
 
 
-def _homogeneous_weights(corners: Tensor, px: Tensor, py: Tensor) -> Tensor:
-    """[..., 3]: det with vertex i replaced by the pixel's ray (px, py, 1); their ratio is that of the barycentrics."""
-    ray = torch.stack([px.double(), py.double(), torch.ones_like(px, dtype=torch.float64)], dim=-1)
-    normals = torch.stack([torch.linalg.cross(corners[(i + 1) % 3], corners[(i + 2) % 3]) for i in range(3)])
-    return ray @ normals.T
-
-
-def _covered_exactly(snapped: Tensor, xs: Tensor, ys: Tensor, cull: bool) -> Tensor:
-    """Integer coverage with the top-left rule of the snapped triangle [3,2] at the pixels xs, ys."""
-    (ax, ay), (bx, by), (cx, cy) = snapped.tolist()
-    area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    if area == 0 or (cull and area > 0):
-        return torch.zeros_like(xs, dtype=torch.bool)
-    ring = [(ax, ay), (bx, by), (cx, cy)] if area > 0 else [(ax, ay), (cx, cy), (bx, by)]
-    px, py = xs * SUBPIXELS + SUBPIXELS // 2, ys * SUBPIXELS + SUBPIXELS // 2
-    covered = torch.ones_like(xs, dtype=torch.bool)
-    for i in range(3):
-        (sx, sy), (ex, ey) = ring[i], ring[(i + 1) % 3]
-        side = (ex - sx) * (py - sy) - (ey - sy) * (px - sx)
-        top_left = ey < sy or (ey == sy and ex > sx)
-        covered &= (side >= 0) if top_left else (side > 0)
-    return covered
+def _covered_exactly(snapped: Tensor, row: Tensor, x: Tensor, y: Tensor, cull: bool) -> Tensor:
+    """Integer coverage, with the top-left rule, of snapped triangles [N,3,2] for pairs of a triangle's row and a pixel."""
+    edges = snapped.roll(-1, dims=1) - snapped
+    area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
+    # Running the other way round turns every edge and the sign of every side.
+    turn = torch.where(area < 0, -1, 1)[:, None]
+    dx, dy = edges[..., 0] * turn, edges[..., 1] * turn
+    top_left = (dy < 0) | ((dy == 0) & (dx > 0))
+    px, py = x * SUBPIXELS + SUBPIXELS // 2, y * SUBPIXELS + SUBPIXELS // 2
+    start = snapped[row]
+    side = dx[row] * (py[:, None] - start[..., 1]) - dy[row] * (px[:, None] - start[..., 0])
+    visible = (area < 0) if cull else (area != 0)
+    return ((side > 0) | ((side == 0) & top_left[row])).all(-1) & visible[row]
 
 
 def _resolve(points_hom: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +139,7 @@ def _resolve(points_hom: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Ten
     barycentrics = torch.zeros(*face_index.shape, 3, dtype=torch.float64)
     depth_z = torch.zeros(face_index.shape, dtype=torch.float64)
     b, y, x = torch.nonzero(face_index >= 0, as_tuple=True)
-    corners = points_hom.double()[b[:, None], faces[face_index[b, y, x].long()]]  # [P,3,3]
+    corners = points_hom.double()[b[:, None], faces[face_index[b, y, x]]]  # [P,3,3]
     offsets = corners[..., :2] - torch.stack([x + 0.5, y + 0.5], -1).double()[:, None] * corners[..., 2:]
     following, last = offsets.roll(-1, dims=1), offsets.roll(-2, dims=1)
     weights = following[..., 0] * last[..., 1] - following[..., 1] * last[..., 0]
