@@ -58,6 +58,7 @@ def _print(helps: dict[str, float], runs: dict[str, Any]) -> None:
         rows = [
             ("whole command, median", f"{sorted(timed.wall_s)[len(timed.wall_s) // 2]:.2f} s"),
             ("whole command, first run", f"{timed.wall_s[0]:.2f} s"),
+            ("processor time, median", f"{sorted(timed.cpu_s)[len(timed.cpu_s) // 2]:.2f} s"),
             ("first progress, slowest", f"{max(timed.first_progress_s):.2f} s"),
             ("peak memory", f"{timed.peak_mib:.0f} MiB"),
             *((f"stage: {name}", f"{1000 * seconds:.0f} ms") for name, seconds in timed.stages_s.items()),
