@@ -91,7 +91,9 @@ class ReconstructConfig:
     preset: str = setting("default", "the preset that this started from: draft, default or high")
     model: str = setting("anny", "head model: anny, flame, ict, or the path of a converted .npz")
     age: str = setting("adult", "whose heads the identity prior describes", choices=("adult", "child"))
-    seed: int = setting(0, "seed of everything random; the same seed gives the same head", low=0, high=2**32 - 1)
+    seed: int = setting(
+        0, "seed of everything random; nothing is yet, so the same photo gives the same head", low=0, high=2**32 - 1
+    )
     device: str = setting("cpu", "where to compute; this version computes on the CPU only", choices=("cpu",))
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 
 import pytest
 
+import headrecon
 from headrecon import config
 from headrecon.errors import InputError
 
@@ -102,6 +105,16 @@ def test_wrong_files_are_explained(values: object, message: str) -> None:
     with pytest.raises(InputError) as caught:
         config.resolve(values=values)  # type: ignore[arg-type]
     assert message in str(caught.value)
+
+
+def test_every_setting_is_read_by_the_pipeline() -> None:
+    """Except those that describe the run as a whole, or wait for the stages that need them."""
+    package = Path(headrecon.__file__).parent
+    code = (package / "pipeline.py").read_text() + (package / "outputs.py").read_text()
+    waiting = {"preset", "seed", "device"}
+    for key in config.settings():
+        used = re.search(rf"\.{key.rpartition('.')[2]}\b", code) is not None
+        assert used is (key not in waiting), key
 
 
 def test_the_configuration_cannot_be_changed_in_place() -> None:
