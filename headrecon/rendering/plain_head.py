@@ -63,5 +63,5 @@ def _paint_iris(out: np.ndarray, assets: HeadAssets, ids: np.ndarray, colours: P
     centre = (points.max(0) + points.min(0)) / 2
     radius = np.hypot(points[:, 0] - centre[0], points[:, 1] - centre[1])
     front = points[:, 2] > centre[2]
-    out[ids[front & (radius < IRIS_DIAMETER_M / 2 + 2e-4)]] = colours.iris
+    out[ids[front & (radius < IRIS_DIAMETER_M / 2)]] = colours.iris
     out[ids[front & (radius < 0.0021)]] = colours.pupil

@@ -35,24 +35,34 @@ def affine_carrier(helper: Float[np.ndarray, "H 3"], vertices: Float[np.ndarray,
     return np.c_[vertices, np.ones(len(vertices))] @ np.linalg.pinv(homogeneous)
 
 
-def eyeball(centre: Float[np.ndarray, "3"], radius: float, rings: int = 16, segments: int = 24) -> Part:
-    """A sphere whose pole looks along +z, rings denser around iris and pupil.
+#: Polar angles of an eyeball's rings in degrees. Pairs of close rings fence the edges of pupil (2 mm) and iris (5.86 mm
+#: on a ball of 16.65 mm), so that colours per vertex show both sharply and at their true size.
+EYE_RINGS_DEG = (3.5, 6.6, 7.2, 12.0, 16.5, 20.3, 20.9, 27.0, 36.0, 48.0, 64.0, 84.0, 106.0, 130.0, 155.0)
+
+
+def ball_rings(count: int) -> tuple[float, ...]:
+    """Polar angles in degrees of evenly spaced rings between the poles."""
+    return tuple(180.0 * (i + 1) / (count + 1) for i in range(count))
+
+
+def eyeball(
+    centre: Float[np.ndarray, "3"], radius: float, rings_deg: tuple[float, ...] = EYE_RINGS_DEG, segments: int = 24
+) -> Part:
+    """A sphere whose pole looks along +z, with rings at the given polar angles.
 
     UVs are azimuthal equidistant: the pole sits at (0.5, 0.5) and the distance from it is the angle over 360 degrees,
     so an iris is a round disc in the texture and the back of the eye is its rim.
     """
-    # Squared spacing puts half of the rings on the front third of the ball, where the iris is.
-    polar = np.pi * np.linspace(0, 1, rings + 1)[1:] ** 1.35
     around = 2 * np.pi * np.arange(segments) / segments
     ring = np.stack([np.cos(around), np.sin(around)], 1)
     vertices = [np.array([[0.0, 0.0, 1.0]])]
     uvs = [np.array([[0.5, 0.5]])]
-    for angle in polar[:-1]:
+    for angle in np.radians(rings_deg):
         vertices.append(np.c_[np.sin(angle) * ring, np.full(segments, np.cos(angle))])
         uvs.append(0.5 + angle / (2 * np.pi) * ring)
     vertices.append(np.array([[0.0, 0.0, -1.0]]))
     uvs.append(0.5 + 0.5 * ring)  # the back pole has one texture coordinate per segment
-    faces, uv_faces = _sphere_faces(rings, segments)
+    faces, uv_faces = _sphere_faces(len(rings_deg) + 1, segments)
     return Part(centre + radius * np.concatenate(vertices), faces, np.concatenate(uvs), uv_faces)
 
 
@@ -124,7 +134,7 @@ def teeth(arch: Arch, crowns_mm: tuple[tuple[float, float], ...]) -> Part:
 
 def _crown(at: np.ndarray, tangent: np.ndarray, size: np.ndarray, arch: Arch) -> Part:
     """A superellipsoid crown with its biting edge at arch.edge; its labial face lies on the arch."""
-    ball = eyeball(np.zeros(3), 1.0, rings=6, segments=10)
+    ball = eyeball(np.zeros(3), 1.0, ball_rings(5), segments=10)
     direction = ball.vertices[:, [0, 2, 1]] * np.array([1, 1, -1])  # pole up, still wound outwards
     # Exponent 0.55 squares the ball off into a rounded box.
     box = np.sign(direction) * np.abs(direction) ** 0.55
