@@ -171,14 +171,14 @@ def skin_likeness(colors: Float[Tensor, "N 3"], tones: SkinColors) -> Float[Tens
     brightness, typical = colors.mean(1).clamp(min=1e-3), tones.skin.mean()
     hue = (colors / brightness[:, None] - tones.skin / typical).abs().amax(1)
     ratio = brightness / typical
-    light_enough = smoothstep(ratio, 0.3, 0.45)
+    light_enough = smoothstep(ratio, 0.38, 0.55)
     return light_enough * (1 - smoothstep(ratio, 1.15, 1.3)) * (1 - smoothstep(hue, 0.22, 0.38))
 
 
 def _may_be_clothed(assets: HeadAssets) -> Float[np.ndarray, " V"]:
     """1 on the neck and below, 0 on the face: the model's own region, else what lies below the chin."""
     if "neck" in assets.regions:
-        return assets.regions["neck"].astype(np.float32)
+        return np.clip(assets.regions["neck"] * 3, 0, 1).astype(np.float32)
     y = assets.v_template[:, 1].astype(np.float64)
     eyes = (assets.J_regressor[3:5].astype(np.float64) @ y).mean()
     return np.clip((eyes - _EYES_TO_CHIN_M - y) / 0.01, 0, 1).astype(np.float32)

@@ -162,11 +162,19 @@ def _iris_pixels(photo: Photo) -> Float[Tensor, "N 3"]:
     for ring in photo.iris_px if photo.iris_px is not None else ():
         centre = ring[0]
         radius = float(np.linalg.norm(ring[1:] - centre, axis=1).mean())
-        if radius < 2:
+        reach = int(radius + 3)
+        x, y = (int(v) for v in centre)
+        box = (
+            max(0, x - reach),
+            max(0, y - reach),
+            min(photo.cameras.width, x + reach),
+            min(photo.cameras.height, y + reach),
+        )
+        if radius < 2 or box[2] <= box[0] or box[3] <= box[1]:
             continue
         r = torch.linspace(0.5, 0.82, 8)[:, None] * radius
         # Image rows run down: angles from -20 to 200 degrees cover sides and bottom.
         a = torch.deg2rad(torch.linspace(-20, 200, 45))[None]
-        pixels = torch.stack([float(centre[0]) + r * torch.cos(a), float(centre[1]) + r * torch.sin(a)], -1)
-        found.append(sample(photo.image_srgb.float(), pixels.reshape(-1, 2).float()))
+        pixels = torch.stack([centre[0] - box[0] + r * torch.cos(a), centre[1] - box[1] + r * torch.sin(a)], -1)
+        found.append(sample(photo.patch(box), pixels.reshape(-1, 2).float()))
     return torch.cat(found)

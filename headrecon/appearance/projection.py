@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from headrecon.appearance.openings import fill_polygons
@@ -27,13 +27,13 @@ _COSINES = (0.12, 0.42)
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture with its one camera. mask: 1 on the person.
+    """A picture (0..1, or uint8: large ones are then never held as floats) with its one camera. mask: 1 on the person.
 
     iris_px: centre and four rim points of the subject's right, then left iris. openings_px: outlines of what is not
     skin although the head may have skin there, as `openings.face_openings` gives them (eyes, open mouth).
     """
 
-    image_srgb: Float[Tensor, "H W 3"]
+    image_srgb: Float[Tensor, "H W 3"] | UInt8[Tensor, "H W 3"]
     cameras: Cameras
     mask: Float[Tensor, "H W"] | None = None
     iris_px: Float[np.ndarray, "2 5 2"] | None = None
@@ -49,6 +49,11 @@ class Photo:
         if self.cameras.viewmats.numel() != 16:
             raise ShapeError("a photo has one camera, found several")
         return self
+
+    def patch(self, box: tuple[int, int, int, int]) -> Float[Tensor, "h w 3"]:
+        """Colours 0..1 of the box (x0, y0, x1, y1), which must lie inside the picture."""
+        cut = self.image_srgb[box[1] : box[3], box[0] : box[2]]
+        return cut.float() / 255 if cut.dtype == torch.uint8 else cut.float()
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,10 @@ def look(
     scale = min(1.0, target_px / (box[3] - box[1]))
     size = (max(2, round((box[2] - box[0]) * scale)), max(2, round((box[3] - box[1]) * scale)))
     view_cameras = crop_cameras(cameras, box, size)
-    image = _cut(photo.image_srgb.float(), box, size)
+    image = _resized(photo.patch(box), size)
     person = torch.ones(size[1], size[0])
     if photo.mask is not None:
-        person = _cut(photo.mask.float()[..., None], box, size)[..., 0]
+        person = _resized(photo.mask[box[1] : box[3], box[0] : box[2], None].float(), size)[..., 0]
     raster = rasterize(to_homogeneous_image(vertices.float(), view_cameras)[None], triangles, size[1], size[0])
     depth = torch.where(raster.covered, raster.depth_z, torch.inf)[0]
     seen = raster.face_index[0].long()
@@ -167,8 +172,8 @@ def _head_box(vertices: Tensor, cameras: Cameras) -> tuple[int, int, int, int] |
     return (x0, y0, x1, y1) if x1 - x0 >= 2 and y1 - y0 >= 2 else None
 
 
-def _cut(image: Float[Tensor, "H W D"], box: tuple[int, int, int, int], size: tuple[int, int]) -> Tensor:
-    crop = image[box[1] : box[3], box[0] : box[2]]
+def _resized(crop: Float[Tensor, "H W D"], size: tuple[int, int]) -> Float[Tensor, "h w D"]:
+    """The crop at another size (width, height), averaged where it shrinks."""
     if (crop.shape[1], crop.shape[0]) == size:
         return crop.contiguous()
     smaller = torch.nn.functional.interpolate(

@@ -196,6 +196,22 @@ def test_head_outside_the_picture_gets_a_neutral_skin(assets, truth):
         assert np.ptp(on_skin(assets, torch.from_numpy(texture.image), 64)[:, 0].numpy().astype(int)) < 12
 
 
+def test_bytes_and_floats_give_the_same_texture(assets, truth):
+    photo = take_photo(
+        assets, truth, iris_px=np.tile([[[170.0, 180], [178, 180], [170, 188], [162, 180], [170, 172]]], (2, 1, 1))
+    )
+    rounded = (photo.image_srgb * 255).round()
+    floats = dataclasses.replace(photo, image_srgb=rounded / 255)
+    same = dataclasses.replace(photo, image_srgb=rounded.to(torch.uint8))
+    one, two = (make_texture(assets, assets.v_template, p, 64).image.astype(int) for p in (floats, same))
+    assert np.abs(one - two).max() <= 1
+
+
+def test_iris_outside_the_picture_is_no_problem(assets, truth):
+    photo = take_photo(assets, truth, iris_px=np.full((2, 5, 2), -50.0) + np.arange(10).reshape(1, 5, 2))
+    assert make_texture(assets, assets.v_template, photo, 64).observed.max() > 0
+
+
 def test_small_or_cut_photos(assets, truth):
     tiny = take_photo(assets, truth, size=12)
     assert np.isfinite(make_texture(assets, assets.v_template, tiny, 64).observed).all()
