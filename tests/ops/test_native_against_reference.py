@@ -12,7 +12,7 @@ from headrecon.ops.reference.rasterize import rasterize_reference
 from headrecon.ops.reference.shade import shade_reference
 from tests.ops.meshes import random_soup, sphere
 
-pytestmark = pytest.mark.skipif(not _native.available(), reason=_native.describe()["hint"])
+pytestmark = pytest.mark.native
 INF = float("inf")
 
 

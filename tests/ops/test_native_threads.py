@@ -13,7 +13,6 @@ from headrecon.errors import NativeMissing
 from headrecon.ops import _native
 from tests.ops.meshes import random_soup
 
-needs_native = pytest.mark.skipif(not _native.available(), reason=_native.describe()["hint"])
 SIZE, CLIP = (64, 80), (0.005, float("inf"), False)
 
 
@@ -22,7 +21,7 @@ def draw() -> torch.Tensor:
     return _native.rasterize(points, faces, SIZE, CLIP)[0]
 
 
-@needs_native
+@pytest.mark.native
 def test_calls_from_many_threads_at_once() -> None:
     expected = draw()
     with ThreadPoolExecutor(8) as pool:
@@ -34,7 +33,7 @@ def _draw_in_child(connection) -> None:
     connection.send(draw().sum().item())
 
 
-@needs_native
+@pytest.mark.native
 @pytest.mark.skipif(sys.platform != "linux", reason="forking with threads around is a habit of Linux data loaders only")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_gets_its_own_threads() -> None:

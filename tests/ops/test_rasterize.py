@@ -218,7 +218,7 @@ def test_gradients_are_refused_not_silently_zero() -> None:
         raster.depth_z.sum().backward()
 
 
-@pytest.mark.skipif(not _native.available(), reason=_native.describe()["hint"])
+@pytest.mark.native
 def test_description_of_what_is_built() -> None:
     report = _native.describe()
     assert report["built"] and report["hint"] == ""

@@ -62,9 +62,8 @@ def _prepare(corners: Tensor, size: tuple[int, int], clip: tuple[float, float, b
     near_z, far_z, _ = clip
     height, width = size
     z = corners[..., 2]
-    in_view = ((z >= near_z) & (z <= far_z)).all(1) & (corners[..., :2].abs() <= GUARD_BAND_PX * z[..., None]).all(
-        2
-    ).all(1)
+    within_band = (corners[..., :2].abs() <= GUARD_BAND_PX * z[..., None]).flatten(1).all(1)
+    in_view = ((z >= near_z) & (z <= far_z)).all(1) & within_band
     pixels = corners[..., :2] / torch.where(in_view[:, None, None], z[..., None], 1.0)
     snapped = torch.round(torch.where(in_view[:, None, None], pixels, 0.0) * SUBPIXELS).long()
     limit = torch.tensor([width, height])
@@ -120,7 +119,7 @@ def _keep_nearest(face: Tensor, pixel: Tensor, value: Tensor, face_index: Tensor
 
 
 def _covered_exactly(snapped: Tensor, row: Tensor, x: Tensor, y: Tensor, cull: bool) -> Tensor:
-    """Integer coverage, with the top-left rule, of snapped triangles [N,3,2] for pairs of a triangle's row and a pixel."""
+    """Integer coverage, with the top-left rule, of snapped triangles [N,3,2] for pairs of a row and a pixel."""
     edges = snapped.roll(-1, dims=1) - snapped
     area = edges[:, 0, 0] * edges[:, 1, 1] - edges[:, 0, 1] * edges[:, 1, 0]
     # Running the other way round turns every edge and the sign of every side.
