@@ -12,21 +12,24 @@ class SingularProblem(HeadReconError):
     """The normal matrix is not positive definite: some parameter is neither seen nor held by a prior."""
 
 
-def _cholesky_solve(matrix: np.ndarray, rhs: np.ndarray) -> np.ndarray:
-    from scipy.linalg import LinAlgError, lapack
+def cholesky_solve(matrix: Float[np.ndarray, "N N"], rhs: Float[np.ndarray, "N *M"]) -> Float[np.ndarray, "N *M"]:
+    """Solve a positive definite system. Raises SingularProblem when it is not positive definite."""
+    from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
     # Scaling to a unit diagonal first: radians, metres and log-focals differ by orders of magnitude.
     diagonal = np.diag(matrix)
     if not (diagonal > 0).all():
         raise SingularProblem(f"{int((diagonal <= 0).sum())} free parameters are neither observed nor held by a prior")
     root = 1.0 / np.sqrt(diagonal)
-    factor, info = lapack.dpotrf(matrix * root[:, None] * root, lower=1, clean=0, overwrite_a=1)
-    if info != 0:
-        raise SingularProblem(f"the normal matrix of {len(matrix)} parameters is not positive definite (pivot {info})")
-    solution, info = lapack.dpotrs(factor, rhs * root, lower=1)
-    if info != 0:
-        raise LinAlgError(f"dpotrs failed with {info}")
-    return solution * root
+    column = root if rhs.ndim == 1 else root[:, None]
+    try:
+        factor = cho_factor(matrix * root[:, None] * root, lower=True, overwrite_a=True, check_finite=False)
+    except LinAlgError as error:
+        raise SingularProblem(
+            f"the normal matrix of {len(matrix)} parameters is not positive definite ({error}); "
+            "some combination of them is neither observed nor held by a prior"
+        ) from error
+    return cho_solve(factor, rhs * column, check_finite=False) * column
 
 
 def solve_in_box(
@@ -58,7 +61,7 @@ def solve_in_box(
         if moved.size:
             rhs = rhs - matrix[np.ix_(open_, moved)] @ step[moved]
         if open_.size:
-            step[open_] = _cholesky_solve(matrix[np.ix_(open_, open_)], rhs)
+            step[open_] = cholesky_solve(matrix[np.ix_(open_, open_)], rhs)
         slope = gradient[pinned_ids] + matrix[pinned_ids] @ step
         new_lower, new_upper = step < lower, step > upper
         new_lower[pinned_ids] = at_lower[pinned_ids] & (slope > 0)

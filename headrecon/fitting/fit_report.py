@@ -107,7 +107,7 @@ def _params(models: FitModels, views: Sequence[View], values: dict[str, np.ndarr
 
 def _camera(view: View, values: dict[str, np.ndarray]) -> Cameras:
     focal, (cx, cy) = view.head.focal(values), view.head.geometry.principal
-    intrinsics = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]])
+    intrinsics = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]], dtype=torch.float32)
     viewmat = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
     return Cameras(viewmat, intrinsics, *view.image_size)
 

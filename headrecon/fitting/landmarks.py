@@ -1,8 +1,8 @@
 """Landmark residuals: what a detector saw against what the head model shows, with the detector's correlated error.
 
 A detector's 478 points do not err independently: it makes the whole mouth too wide or one cheek too full. Counted
-as independent they would claim an accuracy that they do not have. The error is modelled as e = sum_k n_k M_k + noise, with
-modes M_k common to all faces (in a head-aligned frame, in units of the interocular distance), n ~ N(0, I) nuisance
+as independent they would claim an accuracy that they do not have. The error is modelled as e = sum_k n_k M_k + noise,
+with modes M_k common to all faces (in a head-aligned frame, in units of the interocular distance), n ~ N(0, I) nuisance
 parameters solved for with everything else, and independent noise per point.
 """
 
@@ -119,8 +119,8 @@ class LandmarkResidual:
 
 
 def noise_block(name: str, noise: DetectorNoise) -> Block:
-    """The nuisance parameters of the correlated error: standard normal."""
-    return Block.make(name, noise.num_modes, sigma=1.0)
+    """The nuisance parameters of the correlated error, and one for the scaling gap: standard normal."""
+    return Block.make(name, noise.num_modes + 1, sigma=1.0)
 
 
 def whitening(

@@ -1,8 +1,8 @@
 """Puts the inner rim of the lower lip on the lower lip.
 
 With the mouth closed both rims lie within a millimetre, so an embedding found on a closed mouth may hang the lower rim
-on the upper lip; opening the jaw then leaves it behind, and no expression can follow an open mouth. The shape that opens
-the jaw tells the lips apart: the lower rim must move with the lip's red beside it.
+on the upper lip; opening the jaw then leaves it behind, and no expression can follow an open mouth. The shape that
+opens the jaw tells the lips apart: the lower rim must move with the lip's red beside it.
 """
 
 from __future__ import annotations

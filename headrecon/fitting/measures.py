@@ -17,7 +17,6 @@ from headrecon.models.measurements import measurements_of
 from headrecon.models.point_model import PointModel
 from headrecon.structures import HeadAssets, LandmarkEmbedding
 
-
 OWN_NAMES = ("ipd", "pd_right", "pd_left")
 #: Measures of the model that are reported under a shorter name, or (None) are defined here.
 RENAMED = {"bizygomatic_breadth": "face_width", "interpupillary_distance": None}

@@ -27,6 +27,8 @@ class FitOptions:
     forehead_factor: float = 2.5
     #: blendshapes only resemble how a face moves: deviation of a point as a share of how far its expression moves it
     expression_error: float = 0.3
+    #: deviation of a person's log size beyond what the identity space can express (see `scale_volume.scaling_gap`)
+    size_sigma: float = 0.05
     #: median distance and relative deviation of the prior on camera distance; sigma = inf switches it off
     distance_m: float = 1.2
     distance_sigma_log: float = 0.8

@@ -115,8 +115,7 @@ class _Fit:
             raise InputError(
                 f"the eyes lie only {frame.scale_px:.1f} pixels apart; at least 4 are needed to fit a head"
             )
-        noise = f"detector/{index}" if self.options.noise.num_modes else None
-        return View(head_view, marks, frame, focal, (width, height), observation.blendshapes, noise)
+        return View(head_view, marks, frame, focal, (width, height), observation.blendshapes, f"detector/{index}")
 
     def run(self) -> LandmarkFit:
         values = self._start()
@@ -164,8 +163,7 @@ class _Fit:
         blocks += head_priors.pose_blocks(self.assets, prior, names)
         blocks.append(Block.make(names["placement"], 3))
         blocks.append(Block.make(names["log_focal"], 1, mean=np.log(view.focal.focal_px), sigma=view.focal.sigma_log))
-        if view.noise_block is not None:
-            blocks.append(noise_block(view.noise_block, self.options.noise))
+        blocks.append(noise_block(view.noise_block, self.options.noise))
         return blocks
 
     def _solve_all(self, values: Mapping[str, np.ndarray]) -> tuple[Solution, Problem]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from headrecon.fitting.box import SingularProblem
+from headrecon.fitting.box import cholesky_solve
 from headrecon.fitting.least_squares import Problem, Solution
 
 EP_ROUNDS = 30
@@ -136,16 +136,5 @@ def _sites(
 
 
 def _inverse(precision: np.ndarray) -> np.ndarray:
-    """Inverse of a positive definite matrix, scaled to a unit diagonal first."""
-    from scipy.linalg import lapack
-
-    diagonal = np.diag(precision)
-    if not (diagonal > 0).all():
-        raise SingularProblem(f"{int((diagonal <= 0).sum())} free parameters are neither observed nor held by a prior")
-    root = 1.0 / np.sqrt(diagonal)
-    factor, info = lapack.dpotrf(precision * root[:, None] * root, lower=1)
-    if info != 0:
-        raise SingularProblem(f"the posterior precision is not positive definite (pivot {info})")
-    inverse, _ = lapack.dpotri(factor, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
-    return inverse * root[:, None] * root
+    inverse = cholesky_solve(precision, np.eye(len(precision)))
+    return 0.5 * (inverse + inverse.T)

@@ -28,7 +28,7 @@ from headrecon.fitting.metric_scale import IrisResidual, iris_foreshortening
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.robust import Huber
-from headrecon.fitting.scale_volume import size_gradient
+from headrecon.fitting.scale_volume import scaling_gap, size_gradient
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.models.head_model import HeadModel, embed
@@ -63,6 +63,7 @@ class FitModels:
     root: Float[np.ndarray, "3"]
     irises_turn: bool
     size_gradient: Float[np.ndarray, " Nb"]
+    scaling_gap: Float[np.ndarray, "L 3"]  # of POINT_IDS
 
     @staticmethod
     def build(assets: HeadAssets) -> FitModels:
@@ -89,6 +90,7 @@ class FitModels:
             root=points.joints(points.layout.zeros())[0],
             irises_turn=eyes_turn_irises(assets),
             size_gradient=size_gradient(points),
+            scaling_gap=scaling_gap(points),
         )
 
 
@@ -102,7 +104,7 @@ class View:
     focal: FocalHint
     image_size: tuple[int, int]
     scores: Mapping[str, float] | None
-    noise_block: str | None
+    noise_block: str  # the detector's modes, then the scaling gap
 
 
 def surface(models: FitModels, view: View, values: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -131,8 +133,7 @@ def view_residuals(
     """All residuals of a view, with visibility and outline chosen at `values`."""
     vertices, normals = surface(models, view, values)
     outline = contour.match_outline(models.bands, vertices, normals)
-    moved = options.expression_error * expression_motion(models, view, values)
-    out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks, moved)]
+    out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks, values)]
     if len(outline.landmarks):
         out.append(_outline(models, options, view, (vertices, normals), outline))
     if models.irises_turn:
@@ -148,7 +149,7 @@ def _points(
     view: View,
     mesh: tuple[np.ndarray, np.ndarray],
     sliding: Int[np.ndarray, " N"],
-    moved_m: Float[np.ndarray, " L"],
+    values: Values,
 ) -> LandmarkResidual:
     """Fixed correspondences: mesh points that are not on the outline, and the iris centres."""
     at = embed(mesh[0], models.marks)
@@ -161,10 +162,13 @@ def _points(
     observed = np.concatenate([view.marks[: groups.NUM_MESH, :2], groups.iris_centers_px(view.marks)])
     scale = view.frame.scale_px / _interocular_m(models, mesh[0])  # pixels per metre at the eyes
     own = models.marks.sigma_m
+    moved_m = options.expression_error * expression_motion(models, view, values)
     extra = scale * (moved_m if own is None else np.hypot(own, moved_m))
     order = np.array(POINT_IDS)
     weights = whitening(options.noise.sigma[order], view.frame, visible, extra)
-    modes = modes_px(options.noise, view.frame)[:, order]
+    turn = so3.exp(values[view.head.names["global_orient"]])
+    gap = options.size_sigma * scale * (models.scaling_gap @ turn.T)[:, :2] * [1.0, -1.0]
+    modes = np.concatenate([modes_px(options.noise, view.frame)[:, order], gap[None]])
     return LandmarkResidual(
         f"landmarks {view.head.names['placement']}",
         view.head,
@@ -201,6 +205,7 @@ def _outline(
     """Distance across the outline of the sliding points."""
     chosen = take(models.bands.candidates, outline.candidates)
     across = contour.image_normals(embed(mesh[1], chosen), embed(mesh[0], chosen))
+    no_gap = np.zeros((1, len(outline.landmarks), 2))
     sigma = options.noise.sigma[outline.landmarks].mean(1) * view.frame.scale_px * options.contour_factor
     return LandmarkResidual(
         f"outline {view.head.names['placement']}",
@@ -208,7 +213,7 @@ def _outline(
         models.candidates.subset(outline.candidates),
         view.marks[outline.landmarks, :2],
         (across / sigma[:, None])[:, None, :],
-        modes_px(options.noise, view.frame)[:, outline.landmarks],
+        np.concatenate([modes_px(options.noise, view.frame)[:, outline.landmarks], no_gap]),
         view.noise_block,
         Huber(options.huber),
         outline.landmarks,

@@ -37,17 +37,16 @@ def _state(models: FitModels, rng: np.random.Generator, modes: int = 0) -> dict[
     values[names["placement"]] = np.array([35.0, -20.0, np.log(0.6 / 1800)])
     values[names["log_focal"]] = np.array([np.log(1800.0)])
     values["log_iris"] = np.array([np.log(0.0117)])
-    if modes:
-        values["detector/0"] = rng.normal(size=modes)
+    values["detector/0"] = rng.normal(size=modes + 1)
     return values
 
 
-def _view(models: FitModels, noise_block: str | None = None) -> View:
+def _view(models: FitModels) -> View:
     truth = draw_truth(models.assets, np.random.default_rng(1), 1800.0, 0.6)
     marks = photograph(models.assets, truth).landmarks
     geometry = ViewGeometry(models.anchor, models.root, np.array(SIZE) / 2)
     head = HeadView(models.points.layout, geometry, view_block_names(0))
-    return View(head, marks, HeadFrame.of(marks), FocalHint(1800.0, 0.1), SIZE, None, noise_block)
+    return View(head, marks, HeadFrame.of(marks), FocalHint(1800.0, 0.1), SIZE, None, "detector/0")
 
 
 def check_jacobian(residual: Residual, values: dict[str, np.ndarray], step: float = 1e-6) -> None:
@@ -69,7 +68,7 @@ def check_jacobian(residual: Residual, values: dict[str, np.ndarray], step: floa
 def test_every_residual_of_a_view(models: FitModels, modes: int) -> None:
     rng = np.random.default_rng(2)
     noise = DetectorNoise(rng.uniform(0.005, 0.02, (478, 2)), rng.normal(size=(modes, 478, 2)) * 0.01)
-    view = _view(models, "detector/0" if modes else None)
+    view = _view(models)
     values = _state(models, rng, modes)
     values["global_orient/0"] = np.array([0.0, 0.7, 0.0])  # turned, so that there is an outline
     residuals = view_residuals(models, FitOptions(noise=noise), view, values, "log_iris")
