@@ -60,6 +60,7 @@ def find_measures(raw: AnnyRaw, mean: np.ndarray, ibug68: np.ndarray) -> dict[st
             np.array([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0]]),
         ),
         "ear_length": pair(points["ear_top"], points["ear_bottom"]),
+        "ear_length_right": pair(int(mirror[points["ear_top"]]), int(mirror[points["ear_bottom"]])),
     }
     return {name: Measurement(name, e) for name, e in table.items()}
 

@@ -37,7 +37,8 @@ EXTRA_SIGMA = {"face": 0.05, "ear": 0.13, "neck": 0.20, "head": 0.08, "eye_ball"
 #: mesh as an anthropometrist feels them under the skin (bigonial breadth, nose length); the scans decide there.
 MATCHED = (
     "head_breadth", "head_length", "head_circumference", "bizygomatic_breadth", "menton_sellion_length",
-    "nose_breadth", "nose_protrusion", "lip_length", "interpupillary_distance", "ear_length", "tragion_top_of_head",
+    "nose_breadth", "nose_protrusion", "lip_length", "interpupillary_distance", "ear_length", "ear_length_right",
+    "tragion_top_of_head",
 )  # fmt: skip
 #: Sliders that are left out: they fold or age the mesh rather than shape it, or belong to children.
 EXCLUDED = ("age-child",)
@@ -112,7 +113,7 @@ def measure_targets(names: list[str], prior_correlation: np.ndarray) -> tuple[np
             for k, b in enumerate(names):
                 if a in order and b in order:
                     correlation[i, k] = matrix[order[a], order[b]]
-        values = [_best_value(data["measures"][n], sex) for n in names]
+        values = [_best_value(data["measures"][n.removesuffix("_right")], sex) for n in names]
         deviation = np.array([v["sd"] for v in values])
         means.append(np.array([v["mean"] for v in values]))
         covariances.append(nearest_correlation(correlation) * np.outer(deviation, deviation))

@@ -219,7 +219,7 @@ class _Layout:
         self.faces = faces.reshape(-1, 4).astype(np.int32)
         self.uv_faces = uv_faces.reshape(-1, 4).astype(np.int32)
         names = [selection.part_names[i] for i in selection.face_part[keep_faces]]
-        self.face_part = np.array([PART_NAMES.index(n) for n in names], dtype=np.uint8)
+        self.face_part = np.array([PART_NAMES.index(n) for n in names], dtype=np.int32)
         self.uvs = self._arrange(selection.uvs[kept_uvs], base[: len(selection.kept)][self.kept])
         self.num_vertices = len(self.kept)
         self.appended: dict[str, slice] = {}
@@ -256,7 +256,7 @@ class _Layout:
         self.faces = np.concatenate([self.faces, _shift(part.faces, self.num_vertices)])
         self.uv_faces = np.concatenate([self.uv_faces, _shift(part.uv_faces, len(self.uvs))])
         self.uvs = np.concatenate([self.uvs, corner + part.uvs * (far - corner)])
-        label = np.full(len(part.faces), PART_NAMES.index(box_name), dtype=np.uint8)
+        label = np.full(len(part.faces), PART_NAMES.index(box_name), dtype=np.int32)
         self.face_part = np.concatenate([self.face_part, label])
         self.num_vertices += len(part.vertices)
 

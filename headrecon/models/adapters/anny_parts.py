@@ -217,8 +217,8 @@ def _signed_volume(part: Part) -> float:
 
 def join(parts: list[Part]) -> Part:
     """One part out of several; their UVs stay on top of each other."""
-    vertex_start = np.cumsum([0, *(len(p.vertices) for p in parts)])
-    uv_start = np.cumsum([0, *(len(p.uvs) for p in parts)])
+    vertex_start = np.cumsum([0, *(len(p.vertices) for p in parts)]).tolist()
+    uv_start = np.cumsum([0, *(len(p.uvs) for p in parts)]).tolist()
 
     def shift(faces: np.ndarray, start: int) -> np.ndarray:
         return np.where(faces >= 0, faces + start, -1)

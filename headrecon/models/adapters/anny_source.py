@@ -91,7 +91,7 @@ def select_head(root: Path, mesh: ObjGroups) -> HeadSelection:
     for group, part in HELPER_PARTS.items():
         chunks.append((*mesh.groups[group], part_names.index(part)))
     faces, uv_faces = np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
-    parts = np.concatenate([np.full(len(c[0]), c[2], dtype=np.uint8) for c in chunks])
+    parts = np.concatenate([np.full(len(c[0]), c[2], dtype=np.int32) for c in chunks])
     kept, faces_new = np.unique(faces, return_inverse=True)
     kept_uv, uv_new = np.unique(uv_faces, return_inverse=True)
     return HeadSelection(
