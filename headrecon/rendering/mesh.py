@@ -180,15 +180,11 @@ def _rasterize(scene: ShadeGeometry, cameras: Cameras, options: RenderOptions) -
 
 
 def _normal_image(scene: ShadeGeometry, raster: Raster, camera: Cameras) -> Float[Tensor, "1 H W 3"]:
-    """Unit normals on the side that the camera sees, for the covered pixels only."""
+    """Unit normals on the side that the camera sees."""
     outward = face_cross(scene.vertices, scene.corners[:, :3])
-    towards = ((camera_centers(camera) - scene.vertices[scene.corners[:, 0]]) * outward).sum(-1) >= 0
-    covered = torch.nonzero(raster.face_index.reshape(-1) >= 0)[:, 0]
-    faces = raster.face_index.reshape(-1)[covered]
-    barycentrics = raster.barycentrics.reshape(-1, 3)[covered]
-    normals = interpolate(scene.normals, scene.corners[:, 3:6].contiguous(), faces, barycentrics)
-    x, y, z = normals.unbind(1)
-    scale = torch.where(towards[faces], 1.0, -1.0) * (x * x + y * y + z * z).clamp(min=1e-24).rsqrt()
-    image = torch.zeros(raster.face_index.numel(), 3)
-    image[covered] = normals * scale[:, None]
-    return image.reshape(*raster.face_index.shape, 3)
+    away = ((camera_centers(camera) - scene.vertices[scene.corners[:, 0]]) * outward).sum(-1) < 0
+    # Faces seen from behind take their normals from a second, turned table: no pixel has to be touched for it.
+    corners = scene.corners[:, 3:6] + away[:, None].int() * len(scene.normals)
+    both_sides = torch.cat([scene.normals, -scene.normals])
+    normals = interpolate(both_sides, corners, raster.face_index, raster.barycentrics)
+    return normals * normals.square().sum(-1, keepdim=True).clamp_(min=1e-24).rsqrt_()

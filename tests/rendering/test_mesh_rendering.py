@@ -8,9 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from scipy import ndimage
 
 from headrecon.errors import ShapeError
-from headrecon.rendering.cameras_orbit import orbit_cameras
+from headrecon.io.meshes.loaded import read_mesh
+from headrecon.rendering.cameras_orbit import orbit_cameras, preview_cameras
 from headrecon.rendering.colour import linear_to_srgb, srgb_to_linear
 from headrecon.rendering.lighting import Lighting, Surface, ambient
 from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh, render_views
@@ -222,3 +225,23 @@ def test_bad_input_is_named() -> None:
         render_mesh(mesh, camera, unchecked)
     with pytest.raises(ShapeError, match="supersample"):
         render_mesh(mesh, camera, options=RenderOptions(supersample=4))
+
+
+def test_real_scan_is_whole_and_its_colours_sit_right(shared_data) -> None:
+    """A scanned head with its colour map: no cracks inside the outline, lips below the nose and skin above it."""
+    folder = shared_data / "scans" / "lee_perry_smith"
+    scan = read_mesh(folder / "LeePerrySmith.obj").mesh
+    with Image.open(folder / "Map-COL.jpg") as picture:
+        texture = torch.from_numpy(np.array(picture.convert("RGB"))).float() / 255
+    cameras = preview_cameras(scan.vertices, ["front", "profile"], 400)
+    output = render_mesh(scan, cameras, Appearance(texture_srgb=texture), FLAT)
+    for alpha in output.alpha:
+        marks = np.zeros(alpha.shape, np.int32)
+        ndimage.label((alpha == 0).numpy(), structure=np.ones((3, 3)), output=marks)
+        assert marks.max() == 1  # the background around the bust; a crack would be another piece
+    depth = output.depth_z[0].clone()
+    depth[depth == 0] = torch.inf
+    top = int(torch.nonzero(output.alpha[0].amax(1) > 0)[0, 0])
+    nose = top + int(depth[top : top + 200, 190:210].amin(1).argmin())  # the tip: what comes nearest
+    redness = (output.image_srgb[0, :, 190:210, 0] - output.image_srgb[0, :, 190:210, 1]).mean(1)
+    assert redness[nose : nose + 30].max() > redness[nose - 60 : nose - 5].max() + 0.03
