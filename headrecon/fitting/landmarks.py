@@ -49,6 +49,10 @@ class DetectorNoise:
         """The same independent deviation for every point, and no correlated part."""
         return DetectorNoise(np.full((groups.NUM_ALL, 2), sigma), np.zeros((0, groups.NUM_ALL, 2)))
 
+    def scaled(self, sigma: float, modes: float) -> DetectorNoise:
+        """The same noise with its independent and its correlated part multiplied."""
+        return DetectorNoise(self.sigma * sigma, self.modes * modes)
+
     @property
     def num_modes(self) -> int:
         return len(self.modes)

@@ -98,7 +98,8 @@ class _Fit:
         hints: Sequence[CameraHint],
         knowledge: MetricKnowledge,
     ) -> None:
-        self.assets, self.options, self.models = fitter.assets, fitter.options, fitter.models
+        self.assets, self.models = fitter.assets, fitter.models
+        self.options = fitter.options.scaled_noise()
         self.knowledge = knowledge
         self.views = [self._view(i, o, h) for i, (o, h) in enumerate(zip(observations, hints, strict=True))]
         self.timings: dict[str, float] = {}
@@ -122,7 +123,7 @@ class _Fit:
         values = self._solve_pose(values)
         solution, problem = self._solve_all(values)
         began = time.perf_counter()
-        posterior = posterior_at(problem, solution)
+        posterior = posterior_at(problem, self._honest(problem, solution))
         fit = build_fit(self.models, self.views, problem, solution, posterior)
         self.timings["posterior"] = time.perf_counter() - began
         return replace(fit, timings_ms={k: 1e3 * v for k, v in self.timings.items()})
@@ -192,6 +193,16 @@ class _Fit:
         slopes = scale_slopes(state, blocks, heads, self.models.size_gradient)
         tilts = {h.names["placement"]: np.array([0.0, 0.0, s]) for h, s in zip(heads, slopes, strict=True)}
         return [replace(b, tilt=tilts[b.name]) if b.name in tilts else b for b in blocks]
+
+    def _honest(self, problem: Problem, solution: Solution) -> Solution:
+        """The solution with the curvature that the landmarks deserve (`FitOptions.posterior_factor`)."""
+        if self.options.posterior_factor == 1.0:
+            return solution
+        residuals = self._knowledge_residuals()
+        for view in self.views:
+            residuals += view_residuals(self.models, self.options.for_posterior(), view, solution.values, IRIS_BLOCK)
+        _, _, hessian = Problem(problem.blocks, residuals).normal_equations(solution.x)
+        return replace(solution, hessian=hessian)
 
     def _knowledge_residuals(self) -> list[Residual]:
         known, options = self.knowledge, self.options

@@ -23,7 +23,7 @@ from tests.tiny_face import SIZE, Truth, draw_truth, photograph, tiny_face
 SIGMA = 0.012
 EXACT_HINT = CameraHint(FocalHint(1800.0, 1e-4))
 #: The tiny head is its own model: its blendshapes are exact.
-OPTIONS = FitOptions(noise=DetectorNoise.isotropic(SIGMA), expression_error=0.0)
+OPTIONS = FitOptions(noise=DetectorNoise.isotropic(SIGMA)).exact()
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +245,13 @@ def test_small_faces_get_a_warning(fitter: LandmarkFitter) -> None:
     seen = photograph(fitter.assets, _truth(fitter, 14))
     small = replace(seen, landmarks=seen.landmarks * 0.15, image_size=(180, 240))
     assert any("pixels apart" in w for w in fitter.fit(small).warnings)
+
+
+def test_posterior_factor_widens_intervals_and_nothing_else(fitter: LandmarkFitter) -> None:
+    seen = photograph(fitter.assets, _truth(fitter, 15), np.random.default_rng(3), SIGMA, 0.02)
+    wide = LandmarkFitter(fitter.assets, replace(OPTIONS, posterior_factor=3.0)).fit(seen)
+    plain = fitter.fit(seen)
+    assert np.array_equal(wide.values["betas"], plain.values["betas"])
+    assert wide.figures["face_width_mm"].sigma > plain.figures["face_width_mm"].sigma
+    assert wide.betas_sigma.mean() > 1.2 * plain.betas_sigma.mean()
+    assert wide.betas_sigma.max() <= 1.0 + 1e-6  # never wider than the population
