@@ -17,6 +17,7 @@ import numpy as np
 from headrecon.errors import InputError
 from headrecon.fitting import head_priors, metric_scale
 from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.blas_threads import one_blas_thread
 from headrecon.fitting.camera_prior import FocalHint, focal_prior
 from headrecon.fitting.fit_report import LandmarkFit, build_fit
 from headrecon.fitting.initial_pose import weak_perspective_pose
@@ -53,7 +54,8 @@ class LandmarkFitter:
                 "run `headrecon models embed` on it"
             )
         self.assets, self.options = assets, options or FitOptions()
-        self.models = FitModels.build(assets)
+        with one_blas_thread():
+            self.models = FitModels.build(assets)
 
     def fit(
         self,
@@ -69,7 +71,8 @@ class LandmarkFitter:
             hints = [hints or CameraHint()] * len(many)
         if len(hints) != len(many):
             raise InputError(f"expected one camera hint per photo ({len(many)}), found {len(hints)}")
-        return _Fit(self, many, hints, knowledge or MetricKnowledge()).run()
+        with one_blas_thread():
+            return _Fit(self, many, hints, knowledge or MetricKnowledge()).run()
 
 
 def fit_landmarks(
