@@ -3,13 +3,13 @@
 # PYTHON       which interpreter makes the virtual environment (3.11 to 3.13; found by itself)
 # PIP_ARGS     extra arguments for pip, such as --index-url https://mirror.example/simple or --no-index --find-links DIR
 # COMPARE=1    also install what the tests can compare with but whose licence forbids commercial use (smplx)
-# TORCH_INDEX  where the CPU build of torch is looked for when pip's own sources lack it; `TORCH_INDEX=` to not look
+# TORCH_INDEX  where to find the CPU build of torch when pip's own sources lack it: PyTorch's installation page names it
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c \
 	'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv
 PIP_ARGS ?=
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
 OUT ?= out
 
 BIN := $(VENV)/bin
@@ -47,7 +47,7 @@ $(VENV)/.stamp-torch: $(VENV)/.stamp-venv constraints.txt
 		echo "Installing torch $(TORCH_VERSION), CPU build ..."; \
 		$(PIP) torch==$(TORCH_VERSION)+cpu 2>$(VENV)/torch.log \
 		|| { [ -n "$(TORCH_INDEX)" ] && $(PIP) --extra-index-url $(TORCH_INDEX) torch==$(TORCH_VERSION)+cpu 2>>$(VENV)/torch.log; } \
-		|| { echo "No CPU build found; installing the default build, which is larger (see $(VENV)/torch.log)."; $(PIP) torch==$(TORCH_VERSION); }; \
+		|| { echo "No CPU build found; installing the default build, which is gigabytes larger on Linux (make TORCH_INDEX=... avoids it, see docs/dependencies.md)."; $(PIP) torch==$(TORCH_VERSION); }; \
 	else \
 		echo "Installing torch $(TORCH_VERSION) ..."; $(PIP) torch==$(TORCH_VERSION); \
 	fi

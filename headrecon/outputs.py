@@ -56,7 +56,7 @@ def write_outputs(
             write_meshes(result, folder)
         report("rendering the preview", 0.65)
         with result.timings.stage("preview"):
-            scene = _scene(result)
+            scene = scene_of(result)
             preview = contact_sheet(scene)
             save_png(folder / "preview.png", preview)
         video = None
@@ -98,7 +98,8 @@ def _comment(result: Reconstruction) -> str:
     return f"made by headrecon from {result.image.path.name}; licences: {names}"
 
 
-def _scene(result: Reconstruction) -> HeadScene:
+def scene_of(result: Reconstruction) -> HeadScene:
+    """What the pictures of a report show."""
     points = embed(result.posed, result.assets.landmarks["mediapipe478"]).astype(np.float32)
     fitted, _ = project_points(torch.from_numpy(points), result.cameras)
     return HeadScene(

@@ -130,7 +130,7 @@ def reconstruct(
     report("painting the texture", 0.45)
     with timings.stage("texture"):
         photo = Photo(
-            torch.from_numpy(loaded.image_srgb),
+            torch.from_numpy(np.require(loaded.image_srgb, requirements="W")),  # torch wants it writable
             camera,
             torch.from_numpy(mask),
             observation.landmarks[468:478, :2].reshape(2, 5, 2),

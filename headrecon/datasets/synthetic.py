@@ -18,7 +18,7 @@ from headrecon.geometry.rotations import axis_angle_to_matrix
 from headrecon.models.head_model import HeadModel
 from headrecon.rendering.lighting import Lighting, ambient
 from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
-from headrecon.rendering.plain_head import PlainColours, plain_head
+from headrecon.rendering.plain_head import IRIS_DIAMETER_M, PlainColours, plain_head
 from headrecon.structures import Cameras, HeadAssets, HeadParams, Mesh
 
 #: Skin reflectances (sRGB) from light to dark: the middles of the six types of Fitzpatrick's scale as usually drawn.
@@ -26,6 +26,8 @@ SKIN_TONES: tuple[tuple[float, float, float], ...] = (
     (0.93, 0.80, 0.72), (0.89, 0.72, 0.61), (0.80, 0.61, 0.49),
     (0.66, 0.46, 0.34), (0.46, 0.30, 0.21), (0.29, 0.19, 0.14),
 )  # fmt: skip
+#: Spread of the iris's diameter among adults (Rüfer, Schröder, Erb 2005), independent of the size of the head.
+IRIS_SIGMA_M = 0.00042
 #: 35 mm equivalents that photos of people are taken with (phones, their portrait modes, portrait lenses).
 _LENSES_MM = (26.0, 35.0, 50.0, 77.0, 85.0)
 
@@ -55,6 +57,7 @@ class SyntheticPhoto:
     neutral: Float[np.ndarray, "V 3"]
     posed: Float[np.ndarray, "V 3"]
     distance_m: float
+    iris_m: float
     skin_tone: int
 
     @property
@@ -72,6 +75,9 @@ def synthetic_photo(
     with torch.no_grad():
         posed = model(params).vertices[0].numpy()
         neutral = model(params.neutral()).vertices[0].numpy()
+    iris = float(rng.normal(IRIS_DIAMETER_M, IRIS_SIGMA_M))
+    for part in ("leye", "reye"):
+        posed = resize_iris(assets, posed, part, iris)
     tone = int(rng.integers(len(SKIN_TONES)))
     colours = _colours(rng, tone)
     lighting = random_light(rng)
@@ -84,7 +90,44 @@ def synthetic_photo(
     appearance = Appearance(vertex_srgb=torch.as_tensor(plain_head(assets, colours)))
     output = render_mesh(Mesh(posed.astype(np.float32), assets.faces), cameras, appearance, light)
     image = (output.image_srgb[0].numpy() * 255).round().astype(np.uint8)
-    return SyntheticPhoto(image, params, cameras, neutral, posed, distance, tone)
+    return SyntheticPhoto(image, params, cameras, neutral, posed, distance, iris, tone)
+
+
+def resize_iris(
+    assets: HeadAssets, vertices: Float[np.ndarray, "V 3"], part: str, diameter_m: float
+) -> Float[np.ndarray, "V 3"]:
+    """Slide an eyeball's vertices along its surface so that the painted iris has the given diameter.
+
+    A model's irises grow with its eyeballs; people's hardly do, which is what makes them a ruler.
+    """
+    ids = np.unique(assets.faces[assets.faces_of(part)])
+    ids = ids[ids >= 0]
+    if ids.size == 0:
+        return vertices
+    template = assets.v_template[ids].astype(np.float64)
+    centre = (template.max(0) + template.min(0)) / 2
+    beside = np.hypot(*(template - centre)[:, :2].T)
+    front = template[:, 2] > centre[2]
+    painted = front & (beside < IRIS_DIAMETER_M / 2)  # as `plain_head` colours it
+    pole = int(np.argmax(template[:, 2]))
+    points = vertices[ids].astype(np.float64)
+    middle = (points[pole] + points[np.argmin(template[:, 2])]) / 2
+    axis = points[pole] - middle
+    radius = np.linalg.norm(axis)
+    axis = axis / radius
+    arm = points - middle
+    height = arm @ axis
+    across = arm - height[:, None] * axis
+    spread = np.linalg.norm(across, axis=1)
+    angle = np.arctan2(spread, height)
+    edge = (angle[painted].max() + angle[~painted].min()) / 2
+    wanted = math.asin(min(diameter_m / 2 / radius, 0.9))
+    moved = np.interp(angle, [0.0, edge, 3 * edge, math.pi], [0.0, wanted, 3 * edge, math.pi])
+    unit = across / np.maximum(spread, 1e-9)[:, None]
+    length = np.linalg.norm(arm, axis=1)
+    out = vertices.copy()
+    out[ids] = middle + length[:, None] * (np.sin(moved)[:, None] * unit + np.cos(moved)[:, None] * axis)
+    return out
 
 
 def _scene(

@@ -32,7 +32,7 @@ MEDIAPIPE_LICENCE = Licence(
     name="MediaPipe networks",
     spdx="Apache-2.0",
     commercial=True,
-    source="https://pypi.org/project/mediapipe/0.10.21",
+    source="PyPI: mediapipe 0.10.21",
     note="face detection, face mesh with attention, iris and selfie segmentation; Copyright The MediaPipe Authors",
 )
 

