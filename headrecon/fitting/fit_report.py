@@ -76,14 +76,19 @@ class LandmarkFit:
 
 
 def build_fit(
-    models: FitModels, views: Sequence[View], problem: Problem, solution: Solution, posterior: Posterior
+    models: FitModels,
+    views: Sequence[View],
+    problem: Problem,
+    solution: Solution,
+    posterior: Posterior,
+    iris: metric_scale.IrisModel,
 ) -> LandmarkFit:
     """Collect everything at a solution."""
     values = {name: v.copy() for name, v in solution.values.items()}
     reports = tuple(_residual_report(models, problem, v, values) for v in views)
     figures = metric_scale.length_figures(models.measures, values, posterior)
-    iris = 1e3 * float(np.exp(values["log_iris"][0]))
-    figures["iris_mm"] = Figure.positive(iris, iris * float(posterior.sigma("log_iris")[0]), "mm")
+    diameter = iris.diameter_mm(float(values["log_iris"][0]))
+    figures["iris_mm"] = Figure.positive(diameter, diameter * float(posterior.sigma("log_iris")[0]), "mm")
     return LandmarkFit(
         params=_params(models, views, values),
         cameras=tuple(_camera(v, values) for v in views),

@@ -127,7 +127,7 @@ class _Fit:
         solution, problem = self._solve_all(values)
         began = time.perf_counter()
         posterior = posterior_at(problem, self._honest(problem, solution))
-        fit = build_fit(self.models, self.views, problem, solution, posterior)
+        fit = build_fit(self.models, self.views, problem, solution, posterior, self.options.iris)
         self.timings["posterior"] = time.perf_counter() - began
         return replace(fit, timings_ms={k: 1e3 * v for k, v in self.timings.items()})
 

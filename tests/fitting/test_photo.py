@@ -121,7 +121,8 @@ def _coverage(fitter: LandmarkFitter, count: int, hinted: bool) -> tuple[dict[st
         focal = focal_from_f35(DEFAULT_F35_MM * np.exp(DEFAULT_SIGMA_LOG * rng.normal()), SIZE)
         distance = OPTIONS.distance_m * np.exp(OPTIONS.distance_sigma_log * np.clip(rng.normal(), -1.5, 2.0))
         truth = draw_truth(fitter.assets, rng, focal, distance + 0.085)
-        truth = replace(truth, iris_m=truth.iris_m * np.exp(OPTIONS.iris.common_sigma * rng.normal()))
+        seen_as = (1 + OPTIONS.iris.detector_bias) * np.exp(OPTIONS.iris.common_sigma * rng.normal())
+        truth = replace(truth, iris_m=truth.iris_m * seen_as)
         hint = CameraHint(FocalHint(focal * np.exp(0.04 * rng.normal()), 0.04)) if hinted else None
         fit = fitter.fit(photograph(fitter.assets, truth, rng, SIGMA, OPTIONS.iris.sigma), hint)
         truths = _lengths(fitter, truth)
