@@ -21,7 +21,7 @@ class FitOptions:
     #: that hold: see docs/accuracy.md. They are 1 for noise that really is as the table says.
     sigma_factor: float = 2.0
     modes_factor: float = 1.5
-    posterior_factor: float = 3.5
+    posterior_factor: float = 5.0
     prior: HeadPrior = field(default_factory=HeadPrior)
     iris: IrisModel = field(default_factory=IrisModel)
     #: rounds of matching the outline anew and solving everything
