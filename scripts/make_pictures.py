@@ -1,6 +1,6 @@
 """Makes the pictures of README.md and docs: only from the NASA portrait in scikit-image and from heads that we draw.
 
-    python scripts/make_pictures.py
+python scripts/make_pictures.py
 """
 
 from __future__ import annotations
@@ -26,11 +26,14 @@ from headrecon.report.contact_sheet import contact_sheet
 from headrecon.structures import HeadAssets, Mesh
 
 OUT = Path(__file__).resolve().parents[1] / "docs/images"
-EXPRESSIONS = (
-    {}, {"jawOpen": 0.8}, {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4},
-    {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}, {"browInnerUp": 1.0, "eyeWideLeft": 0.7, "eyeWideRight": 0.7, "mouthFunnel": 0.6},
+EXPRESSIONS: tuple[dict[str, float], ...] = (
+    {},
+    {"jawOpen": 0.8},
+    {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9, "mouthUpperUpLeft": 0.4, "mouthUpperUpRight": 0.4},
+    {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0},
+    {"browInnerUp": 1.0, "eyeWideLeft": 0.7, "eyeWideRight": 0.7, "mouthFunnel": 0.6},
     {"mouthPucker": 0.9, "browDownLeft": 0.8, "browDownRight": 0.8},
-)  # fmt: skip
+)
 
 
 def save(name: str, image: np.ndarray) -> None:

@@ -142,7 +142,9 @@ def rim_targets(raw: AnnyRaw, rims: Rims, ict: IctData) -> tuple[np.ndarray, np.
     for name, curve in rims.curves.items():
         polyline = ict.vertices[ict.landmarks[list(_IBUG_RIMS[name])]]
         if name.startswith("lip"):  # ICT's mean mouth stands half a millimetre open; ours is shut
-            polyline = np.mean([ict.vertices[ict.landmarks[list(_IBUG_RIMS[k])]] for k in ("lip_upper", "lip_lower")], 0)
+            polyline = np.mean(
+                [ict.vertices[ict.landmarks[list(_IBUG_RIMS[k])]] for k in ("lip_upper", "lip_lower")], 0
+            )
         ids.append(curve)
         targets.append(_resample(polyline, _share(raw.vertices[curve])))
     return np.concatenate(ids), np.concatenate(targets)

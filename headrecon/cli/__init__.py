@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _calm_threads() -> None:
     """Keep BLAS and OpenMP workers from spinning, unless the user has said otherwise.
 
-    The solver's matrices are small: a second BLAS thread gains nothing there, and where the cores are busy, workers that
-    spin for their next task made the fit up to forty times slower. Read when numpy and torch are first imported.
+    The solver's matrices are small: a second BLAS thread gains nothing there, and where the cores are busy, workers
+    that spin for their next task made the fit up to forty times slower. Read when numpy and torch are first imported.
     """
     for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(name, value)

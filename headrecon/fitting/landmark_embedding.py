@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from headrecon.errors import AssetError
 from headrecon.fitting.landmark_groups import SELLION, interocular_px
+from headrecon.fitting.lip_embedding import with_lower_rim
 from headrecon.geometry.closest import closest_points
 from headrecon.models.head_model import HeadModel
 from headrecon.perception.face_landmarks import Look
@@ -105,6 +106,8 @@ def embed_landmarks(
     mean = _symmetric(mean)
     # Views of one identity share their error, so only identities count as independent.
     embedding = _attach(assets, mean, spread / np.sqrt(1 + 2 * (options.identities // 2)))
+    mended = with_lower_rim(replace(assets, landmarks={**assets.landmarks, "mediapipe478": embedding}))
+    embedding = mended.landmarks["mediapipe478"]
     chosen = np.array(IBUG68_FROM_MEDIAPIPE)
     return {"mediapipe478": embedding, "ibug68": _take(embedding, chosen)}
 

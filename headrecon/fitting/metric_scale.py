@@ -83,7 +83,6 @@ class IrisModel:
         return 1e3 * math.exp(log_iris) / (1 + self.detector_bias)
 
 
-
 @dataclass(frozen=True)
 class IrisResidual:
     """log of the iris size in pixels: predicted f d / z_eye times the foreshortening, against the measured one.

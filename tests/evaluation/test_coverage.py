@@ -30,7 +30,7 @@ def engine() -> Engine:
 
 @pytest.mark.slow
 def test_ninety_per_cent_of_truths_lie_in_the_intervals(engine: Engine) -> None:
-    """Forty photos by seeds that nothing was tuned on. 99.9 % of binomial draws of 40 at 0.9 lie in 29..40 (z = 3.3)."""
+    """Forty photos by seeds that nothing was tuned on; 99.9 % of binomial draws of 40 at 0.9 are 30 or more."""
     model, outcomes = HeadModel(engine.assets), []
     for seed in range(9000, 9040):
         photo = synthetic_photo(engine.assets, seed, SyntheticOptions(size=512), model)
@@ -41,7 +41,7 @@ def test_ninety_per_cent_of_truths_lie_in_the_intervals(engine: Engine) -> None:
     assert set(rows) == {"ipd_mm", "face_width_mm", "distance_m", "focal_px"}
     for row in rows.values():
         assert row.share >= 0.9 - 3.3 * np.sqrt(0.09 / row.count), f"{row.name}: {row.held} of {row.count} held"
-    # Wide intervals would pass the above: the errors must be about as large as stated, and smaller than the population's.
+    # Wide intervals would pass the above: errors must be about as large as stated, and smaller than the population's.
     ipd = rows["ipd_mm"]
     assert 0.6 < ipd.rms_error / ipd.mean_sigma < 1.5 and ipd.rms_error < 3.3
 
@@ -86,4 +86,6 @@ def test_iris_gets_the_size_asked_for(anny_assets: HeadAssets, diameter: float) 
     # The fence of two rings is 0.17 mm wide, and the model's eyeballs are round to 0.1 mm.
     assert outer <= diameter / 2 + 1.5e-4 and next_ring >= diameter / 2 - 1.5e-4
     radius = np.linalg.norm(moved[ids] - centre, axis=1)
-    np.testing.assert_allclose(radius, np.linalg.norm(a.v_template[ids] - centre, axis=1), atol=3e-4)  # still on the ball
+    np.testing.assert_allclose(
+        radius, np.linalg.norm(a.v_template[ids] - centre, axis=1), atol=3e-4
+    )  # still on the ball
