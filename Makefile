@@ -13,7 +13,7 @@ TORCH_INDEX ?=
 OUT ?= out
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile -c constraints.txt $(PIP_ARGS)
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 NATIVE_SOURCES := $(wildcard setup.py) $(shell find cuda_ext -type f 2>/dev/null)
 

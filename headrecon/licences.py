@@ -130,6 +130,7 @@ COMPONENTS: tuple[Component, ...] = (
     Component("pillow", "package", "Pillow", "MIT-CMU", True, "https://python-pillow.org"),
     Component("scikit-image", "package", "scikit-image", "BSD-3-Clause", True, "https://scikit-image.org"),
     Component("ai-edge-litert", "package", "LiteRT", "Apache-2.0", True, "https://ai.google.dev/edge/litert"),
+    Component("flatbuffers", "package", "FlatBuffers", "Apache-2.0", True, "https://flatbuffers.dev"),
     Component("jaxtyping", "package", "jaxtyping", "MIT", True, "https://github.com/patrick-kidger/jaxtyping"),
     Component("pygltflib", "package", "pygltflib", "MIT", True, "https://gitlab.com/dodgyville/pygltflib"),
     Component(

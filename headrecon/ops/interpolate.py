@@ -10,6 +10,7 @@ from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.ops import _native
+from headrecon.ops._register import register_op
 from headrecon.ops.reference.interpolate import interpolate_gradients, interpolate_reference
 
 
@@ -56,8 +57,7 @@ def interpolate(
 _SCHEMA = "(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentrics) -> Tensor"
 
 
-@torch.library.custom_op("headrecon::interpolate", mutates_args=(), device_types="cpu", schema=_SCHEMA)
-def _interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+def _interpolate_cpu(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
     if not _native.available() or attributes.shape[-1] == 0:
         return interpolate_reference(attributes, faces, face_index, barycentrics)
     return _native.interpolate(
@@ -65,13 +65,7 @@ def _interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycent
     )
 
 
-@_interpolate.register_kernel("cuda")
-def _(*args: object) -> Tensor:
-    raise _native.cuda_missing("interpolate")
-
-
-@_interpolate.register_fake
-def _(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+def _interpolate_fake(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
     return attributes.new_empty((*face_index.shape, attributes.shape[-1]))
 
 
@@ -88,4 +82,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor
     return grad_attributes, None, None, grad_barycentrics
 
 
-_interpolate.register_autograd(_backward, setup_context=_setup_context)
+_interpolate = register_op("interpolate", _SCHEMA, _interpolate_cpu, _interpolate_fake, _backward, _setup_context)

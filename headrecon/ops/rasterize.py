@@ -21,6 +21,7 @@ from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.ops import _native
+from headrecon.ops._register import register_op
 from headrecon.ops.reference.rasterize import rasterize_reference
 from headrecon.structures import Cameras
 
@@ -102,8 +103,7 @@ _SCHEMA = (
 )
 
 
-@torch.library.custom_op("headrecon::rasterize", mutates_args=(), device_types="cpu", schema=_SCHEMA)
-def _rasterize(
+def _rasterize_cpu(
     points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     clip = (near_z, far_z, cull_backfaces)
@@ -112,13 +112,7 @@ def _rasterize(
     return _native.rasterize(points_hom.contiguous(), faces.to(torch.int32).contiguous(), (height, width), clip)
 
 
-@_rasterize.register_kernel("cuda")
-def _(*args: object) -> tuple[Tensor, Tensor, Tensor]:
-    raise _native.cuda_missing("rasterize")
-
-
-@_rasterize.register_fake
-def _(
+def _rasterize_fake(
     points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = (points_hom.shape[0], height, width)
@@ -127,3 +121,6 @@ def _(
         points_hom.new_empty((*shape, 3)),
         points_hom.new_empty(shape),
     )
+
+
+_rasterize = register_op("rasterize", _SCHEMA, _rasterize_cpu, _rasterize_fake)

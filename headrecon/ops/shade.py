@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.ops import _native
+from headrecon.ops._register import register_op
 from headrecon.ops.rasterize import Raster
 from headrecon.ops.reference.shade import shade_reference
 
@@ -122,8 +123,7 @@ _SCHEMA = (
 )
 
 
-@torch.library.custom_op("headrecon::shade", mutates_args=(), device_types="cpu", schema=_SCHEMA)
-def _shade(  # noqa: PLR0913 - an operator's schema is flat; callers pass the dataclasses above
+def _shade_cpu(  # noqa: PLR0913 - an operator's schema is flat; callers pass the dataclasses above
     face_index: Tensor,
     barycentrics: Tensor,
     corners: Tensor,
@@ -146,15 +146,12 @@ def _shade(  # noqa: PLR0913 - an operator's schema is flat; callers pass the da
     return run(samples, geometry, (values.contiguous(), source), lit, factor, background.contiguous())
 
 
-@_shade.register_kernel("cuda")
-def _(*args: object) -> tuple[Tensor, Tensor]:
-    raise _native.cuda_missing("shade")
-
-
-@_shade.register_fake
-def _(face_index: Tensor, barycentrics: Tensor, *args: object) -> tuple[Tensor, Tensor]:
+def _shade_fake(face_index: Tensor, barycentrics: Tensor, *args: object) -> tuple[Tensor, Tensor]:
     factor = args[-2]
     assert isinstance(factor, int)
     count, height, width = face_index.shape
     shape = (count, height // factor, width // factor)
     return barycentrics.new_empty((*shape, 3)), barycentrics.new_empty(shape)
+
+
+_shade = register_op("shade", _SCHEMA, _shade_cpu, _shade_fake)
