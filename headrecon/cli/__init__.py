@@ -73,7 +73,7 @@ def _calm_threads() -> None:
     The solver's matrices are small: a second BLAS thread gains nothing there, and where the cores are busy, workers
     that spin for their next task made the fit up to forty times slower. Read when numpy and torch are first imported.
     """
-    for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("MKL_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
+    for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("OMP_WAIT_POLICY", "PASSIVE")):
         os.environ.setdefault(name, value)
 
 

@@ -18,6 +18,7 @@ NEEDED: dict[str, str] = {
     "pillow": "PIL.Image",
     "scikit-image": "skimage",
     "ai-edge-litert": "ai_edge_litert.interpreter",
+    "flatbuffers": "flatbuffers",
     "pygltflib": "pygltflib",
     "av": "av",
     "jaxtyping": "jaxtyping",
