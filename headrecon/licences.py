@@ -106,6 +106,15 @@ COMPONENTS: tuple[Component, ...] = (
         note="identity statistics carried over from ICT-FaceKit, matched to published anthropometry",
     ),
     Component(
+        "anny-landmarks",
+        "table",
+        "Landmarks on the default head and errors of their detector",
+        "Apache-2.0",
+        True,
+        "headrecon/data (anny_landmarks.npz, detector_noise.npz)",
+        note="made by this project from renderings of the default head",
+    ),
+    Component(
         "anthropometry",
         "table",
         "Published head and face measurements",

@@ -278,6 +278,8 @@ def main() -> None:
         "mean_offset": (prior.v_template - raw.vertices).astype(np.float32),
     } | quantised(prior.residual)
     for name, measure in measures.items():
+        if name.endswith("_right"):  # there to match both sides; one of them is enough to report
+            continue
         arrays[f"measure-{name}/vertex_ids"] = measure.points.vertex_ids.astype(np.int32)
         arrays[f"measure-{name}/barycentrics"] = measure.points.barycentrics.astype(np.float32)
     np.savez_compressed(options.out, **arrays)
