@@ -72,8 +72,8 @@ def write_outputs(
 def write_meshes(result: Reconstruction, folder: Path) -> None:
     """head.glb, head.obj with its material, head.ply: the neutral identity, or the photo's pose with `output.posed`.
 
-    A posed GLB keeps its rig: the neutral mesh with morph weights and joint rotations set, standing where the
-    photo's head stands turned, but at the origin.
+    A posed GLB keeps its rig: the neutral mesh with morph weights, joint rotations and the translation of the photo's
+    head set.
     """
     posed = result.config.output.posed
     vertices = result.posed if posed else result.neutral
