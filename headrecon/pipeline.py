@@ -21,13 +21,14 @@ from headrecon.appearance.projection import Photo
 from headrecon.appearance.texture import make_texture
 from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import InputError
-from headrecon.fitting.camera_prior import FocalHint
 from headrecon.fitting.detector_noise import load_detector_noise
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import CameraHint, LandmarkFit, LandmarkFitter
+from headrecon.io.exif import FocalHint
 from headrecon.io.images import LoadedImage, from_array, load_image
 from headrecon.io.runs import Timings
+from headrecon.licences import licences_of
 from headrecon.models.head_model import HeadModel, HeadOutput
 from headrecon.models.store import load_head
 from headrecon.perception.faces import choose_face, observe_faces
@@ -152,7 +153,7 @@ def reconstruct(
         texture=texture.image,
         metric={**fit.figures, **fit.view_figures[0]},
         focal_source=focal_source,
-        licences=(*engine.assets.licences, *engine.networks.licences),
+        licences=(*engine.assets.licences, *engine.networks.licences, *licences_of(["anny-landmarks"])),
         warnings=warnings,
         timings=timings,
     )
@@ -174,7 +175,7 @@ def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHin
     if config.knowledge.focal_px is not None:
         return None, "user"
     if image.focal is not None and config.fit.exif_focal:
-        return FocalHint(image.focal.focal_px, image.focal.sigma_log, image.focal.source), "exif"
+        return image.focal, "exif"
     return None, "estimated"
 
 

@@ -187,7 +187,7 @@ def principal_components(directions: np.ndarray, covariance: np.ndarray, weight:
     _, singular, rotation = np.linalg.svd(moved.T @ moved)
     print(f"{count} components hold {singular[:count].sum() / singular.sum():.5f} of the variance")
     table = root @ rotation[:count].T
-    return table * np.sign(table[np.abs(table).argmax(0), np.arange(count)])  # a fixed sign, so that reruns agree
+    return table * np.sign(table[np.abs(table).argmax(0), np.arange(count)])  # asymmetric ones may tie and flip
 
 
 def make_prior(raw: anny.AnnyRaw, ict: IctData) -> tuple[Prior, dict[str, Measurement], dict]:

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+import torch
 from scipy.sparse.linalg import splu
 from scipy.spatial import KDTree
 
 from headrecon.geometry.closest import closest_points
+from headrecon.geometry.mesh import vertex_normals as torch_normals
 from headrecon.models.adapters.anny import PART_NAMES, AnnyRaw
+from headrecon.models.adapters.anny_parts import fit_sphere
 from headrecon.structures import triangulate
 
 
@@ -43,7 +46,7 @@ def load_ict(path: Path) -> IctData:
     eyes = []
     for side in ("Left", "Right"):
         ids = np.unique(part(f"M_Sclera{side}"))
-        eyes.append(_sphere_centre(vertices[ids[ids >= 0]]))
+        eyes.append(fit_sphere(vertices[ids[ids >= 0]])[0])
     origin = np.mean(eyes, axis=0)
     modes = data["identity_deltas_q"].astype(np.float64) * data["identity_scale"][:, None, None] * 0.01
     ids = np.unique(part("M_ScleraLeft", "M_ScleraRight"))
@@ -52,18 +55,9 @@ def load_ict(path: Path) -> IctData:
     return IctData(vertices - origin, triangles, modes, data["landmark_vertices_68"], np.array(eyes) - origin)
 
 
-def _sphere_centre(points: np.ndarray) -> np.ndarray:
-    system = np.c_[2 * points, np.ones(len(points))]
-    return np.linalg.lstsq(system, (points**2).sum(1), rcond=None)[0][:3]
-
-
 def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    a, b, c = (vertices[triangles[:, i]] for i in range(3))
-    face = np.cross(b - a, c - a)
-    out = np.zeros_like(vertices)
-    for i in range(3):
-        np.add.at(out, triangles[:, i], face)
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
+    """`headrecon.geometry.mesh.vertex_normals` for arrays."""
+    return torch_normals(torch.from_numpy(vertices), torch.from_numpy(triangles.astype(np.int64))).numpy()
 
 
 @dataclass(frozen=True)

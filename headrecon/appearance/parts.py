@@ -13,21 +13,15 @@ from torch import Tensor
 from headrecon.appearance.completion import SkinColors
 from headrecon.appearance.projection import Photo, View, sample, see, smoothstep
 from headrecon.appearance.texels import Texels
+from headrecon.rendering.plain_head import IRIS_DIAMETER_M, PART_SRGB
 from headrecon.structures import JOINT_NAMES, HeadAssets
 
-#: Half the visible iris, metres: 11.7 mm across (Rüfer, Schröder and Erb, Cornea 2005).
-_IRIS_RADIUS_M = 0.00585
+_IRIS_RADIUS_M = IRIS_DIAMETER_M / 2
 #: sRGB tones in even light; they are scaled to the photo's exposure. A brown iris is the world's most common.
 _IRIS = (0.30, 0.20, 0.13)
 _SCLERA = (0.80, 0.77, 0.74)
-_TONES = {
-    "upper_teeth": (0.86, 0.82, 0.74),
-    "lower_teeth": (0.83, 0.79, 0.71),
-    "teeth": (0.86, 0.82, 0.74),
-    "gums": (0.68, 0.38, 0.36),
-    "tongue": (0.66, 0.36, 0.34),
-    "mouth": (0.36, 0.13, 0.12),
-}
+#: The parts inside the mouth.
+_INSIDE = {name: tone for name, tone in PART_SRGB.items() if name not in ("leye", "reye")}
 #: Lids shade the eye up to this distance (metres), by this much at their edge.
 _LID_REACH_M = 0.0035
 _LID_SHADE = 0.5
@@ -54,7 +48,7 @@ def paint_parts(
         for name, (ratio, around, height) in polar.items():
             painted = _eye(ratio, around, height, iris, sclera)
             out[eyes[name]] = painted * _lid_shade(assets, texels, eyes[name])[:, None]
-    for name, tone in _TONES.items():
+    for name, tone in _INSIDE.items():
         own = texels.of_part(assets, name)
         if len(own):
             points = texels.take(own).interpolate(template)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +46,6 @@ class CoverageRow:
     def share(self) -> float:
         return self.held / self.count
 
-    def consistent(self, stated: float = 0.9, z: float = 2.6) -> bool:
-        """Whether the share agrees with the stated one within z binomial deviations (2.6 is 99 %)."""
-        return abs(self.share - stated) <= z * math.sqrt(stated * (1 - stated) / self.count)
-
 
 def truths(assets: HeadAssets, photo: SyntheticPhoto) -> dict[str, float]:
     """Exact figures of a synthetic photo, by the names that fits use."""
@@ -81,17 +76,3 @@ def summarise(outcomes: Iterable[Outcome]) -> list[CoverageRow]:
         sigma = float(np.mean([o.sigma for o in group]))
         rows.append(CoverageRow(name, len(group), held, float(np.sqrt((error**2).mean())), float(error.mean()), sigma))
     return rows
-
-
-def measure_coverage(
-    assets: HeadAssets,
-    photos: Sequence[SyntheticPhoto],
-    figures_of: Callable[[SyntheticPhoto], Mapping[str, object] | None],
-) -> list[CoverageRow]:
-    """Run `figures_of` (photo to stated figures, None where no face was found) over photos and count."""
-    outcomes = []
-    for photo in photos:
-        figures = figures_of(photo)
-        if figures is not None:
-            outcomes += compare(truths(assets, photo), figures)
-    return summarise(outcomes)

@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float
 
 from headrecon.errors import InputError
-from headrecon.fitting.camera_prior import FocalHint
 from headrecon.fitting.least_squares import Block, Values
 from headrecon.fitting.measures import MeasureSet
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.posterior import Posterior
 from headrecon.fitting.robust import Kernel, Quadratic
+from headrecon.io.exif import FocalHint
 from headrecon.models.point_model import PointModel
 
 #: White-to-white corneal diameter: Ruefer, Schroeder, Erb, Cornea 24(3), 2005, 390 adults, both sexes.

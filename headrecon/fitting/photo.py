@@ -18,7 +18,7 @@ from headrecon.errors import InputError
 from headrecon.fitting import head_priors, metric_scale
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.blas_threads import one_blas_thread
-from headrecon.fitting.camera_prior import FocalHint, focal_prior
+from headrecon.fitting.camera_prior import focal_prior
 from headrecon.fitting.fit_report import LandmarkFit, build_fit
 from headrecon.fitting.initial_pose import weak_perspective_pose
 from headrecon.fitting.landmarks import HeadFrame, noise_block
@@ -29,6 +29,7 @@ from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_name
 from headrecon.fitting.posterior import posterior_at
 from headrecon.fitting.scale_volume import scale_slopes
 from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
+from headrecon.io.exif import FocalHint
 from headrecon.structures import FaceObservation, HeadAssets
 
 IRIS_BLOCK = "log_iris"

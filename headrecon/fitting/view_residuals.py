@@ -11,7 +11,6 @@ from jaxtyping import Float, Int
 
 from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
-from headrecon.fitting.camera_prior import FocalHint
 from headrecon.fitting.head_priors import eyes_turn_irises, vergence_residual, without_fixed_joints
 from headrecon.fitting.landmarks import (
     HeadFrame,
@@ -31,6 +30,7 @@ from headrecon.fitting.robust import Huber
 from headrecon.fitting.scale_volume import scaling_gap, size_gradient
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
+from headrecon.io.exif import FocalHint
 from headrecon.models.head_model import HeadModel, embed
 from headrecon.models.point_model import PointModel
 from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate

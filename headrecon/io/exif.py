@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
+from headrecon.errors import InputError
+
 #: Diagonal of the 36 x 24 mm frame. "35 mm equivalent" compares diagonals (Exif 2.32, FocalLengthIn35mmFilm).
 FULL_FRAME_DIAGONAL_MM = math.hypot(36.0, 24.0)
 
@@ -44,8 +46,15 @@ class FocalHint:
 
     focal_px: float
     sigma_log: float
-    source: str
+    source: str = "exif"
     cropped: bool = False
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.focal_px) and self.focal_px > 0 and self.sigma_log > 0):
+            raise InputError(
+                f"a focal length must be a positive number of pixels with a positive deviation, "
+                f"found {self.focal_px} px and {self.sigma_log}"
+            )
 
 
 def focal_hint(exif: Image.Exif, file_size: tuple[int, int]) -> tuple[FocalHint | None, str | None]:

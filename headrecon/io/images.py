@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from headrecon.errors import InputError, ShapeError
@@ -53,10 +53,6 @@ class LoadedImage:
     def size(self) -> tuple[int, int]:
         """(width, height) of the upright picture."""
         return self.image_srgb.shape[1], self.image_srgb.shape[0]
-
-    def as_float(self) -> Float[np.ndarray, "H W 3"]:
-        """The picture as float32 in 0..1."""
-        return self.image_srgb.astype(np.float32) / np.float32(255.0)
 
 
 def load_image(path: str | os.PathLike[str]) -> LoadedImage:

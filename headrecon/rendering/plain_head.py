@@ -11,7 +11,8 @@ from headrecon.structures import HeadAssets
 
 #: Horizontal visible iris diameter, mean of adults (Rüfer, Schröder, Erb 2005).
 IRIS_DIAMETER_M = 0.01171
-_PART_SRGB = {
+#: Tones of what is not skin, in even light.
+PART_SRGB: dict[str, tuple[float, float, float]] = {
     "mouth": (0.42, 0.16, 0.15),
     "leye": (0.90, 0.88, 0.86),
     "reye": (0.90, 0.88, 0.86),
@@ -46,7 +47,7 @@ def plain_head(assets: HeadAssets, colours: PlainColours = PlainColours()) -> Fl
         if region in assets.regions:
             share = np.clip(assets.regions[region][:, None].astype(np.float64) * strength, 0, 1)
             out = out * (1 - share) + target * share
-    for part, colour in _PART_SRGB.items():
+    for part, colour in PART_SRGB.items():
         ids = np.unique(assets.faces[assets.faces_of(part)])
         out[ids[ids >= 0]] = colour
     for part in ("leye", "reye"):

