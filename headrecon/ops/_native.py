@@ -1,18 +1,21 @@
 """The only code that touches the native library: finds it, loads it with ctypes, and calls its plain C functions.
 
 The library is looked for in `headrecon/ops/lib/`, where `setup.py` puts it. Nothing is loaded before the first call.
+CPU functions take torch tensors and numpy arrays alike and answer in kind: what needs no gradient can do without torch,
+whose import costs more than a second.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
 from headrecon.ops._native_params import InterpolateParams, RasterizeParams, ShadeParams
@@ -29,6 +32,9 @@ _OPS: dict[str, type[Structure]] = {
     "hr_interpolate_cpu": InterpolateParams,
     "hr_shade_cpu": ShadeParams,
 }
+#: A torch tensor, or a numpy array. Not both in one call.
+Array = Any
+
 _STATUS_INDEX, _STATUS_ARGUMENT, _STATUS_MEMORY = 1, 2, 3  # HrStatus
 
 
@@ -101,45 +107,66 @@ def cuda_missing(op: str) -> NativeMissing:
     )
 
 
+def num_threads() -> int:
+    """Threads that a kernel may use: as torch is set where torch is in use, else OMP_NUM_THREADS, else all cores."""
+    asked = getattr(sys.modules.get("torch"), "get_num_threads", None)  # absent while torch is being imported
+    if asked is not None:
+        return asked()
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) > 0 else (os.cpu_count() or 1)
+
+
+def _pointer(array: Array) -> int:
+    """Address of the first element of contiguous data."""
+    return array.ctypes.data if isinstance(array, np.ndarray) else array.data_ptr()
+
+
+def _empty(like: Array, shape: tuple[int, ...], dtype: str = "float32") -> Array:
+    """Room for a result, of the same kind (torch or numpy) as an input."""
+    if isinstance(like, np.ndarray):
+        return np.empty(shape, dtype)
+    return like.new_empty(shape, dtype=getattr(sys.modules["torch"], dtype))
+
+
 def rasterize(
-    points_hom: Tensor, faces: Tensor, size: tuple[int, int], clip: tuple[float, float, bool], isa: str = "auto"
-) -> tuple[Tensor, Tensor, Tensor]:
+    points_hom: Array, faces: Array, size: tuple[int, int], clip: tuple[float, float, bool], isa: str = "auto"
+) -> tuple[Array, Array, Array]:
     """hr_rasterize_cpu on contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
     batch, (height, width) = points_hom.shape[0], size
-    face_index = torch.empty(batch, height, width, dtype=torch.int32)
-    barycentrics = torch.empty(batch, height, width, 3)
-    depth_z = torch.empty(batch, height, width)
+    face_index = _empty(points_hom, (batch, height, width), "int32")
+    barycentrics = _empty(points_hom, (batch, height, width, 3))
+    depth_z = _empty(points_hom, (batch, height, width))
     near_z, far_z, cull = clip
     params = RasterizeParams(
-        points_hom.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), depth_z.data_ptr(),
+        *map(_pointer, (points_hom, faces, face_index, barycentrics, depth_z)),
         batch, points_hom.shape[1], faces.shape[0], height, width, near_z, far_z, int(cull),
-        torch.get_num_threads(), ISA[isa],
+        num_threads(), ISA[isa],
     )  # fmt: skip
     _check(library().hr_rasterize_cpu(byref(params)), "rasterize", points_hom.shape[1])
     return face_index, barycentrics, depth_z
 
 
-def interpolate(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
+def interpolate(attributes: Array, faces: Array, face_index: Array, barycentrics: Array) -> Array:
     """hr_interpolate_cpu on checked, contiguous float32 [A,V,D], int32 [F,3], int32 [B,P], float32 [B,P,3]."""
     batch, pixels = face_index.shape
     attribute_batch, vertices, channels = attributes.shape
-    values = torch.empty(batch, pixels, channels)
+    values = _empty(attributes, (batch, pixels, channels))
     params = InterpolateParams(
-        attributes.data_ptr(), faces.data_ptr(), face_index.data_ptr(), barycentrics.data_ptr(), values.data_ptr(),
-        batch, attribute_batch, vertices, faces.shape[0], pixels, channels, torch.get_num_threads(),
+        *map(_pointer, (attributes, faces, face_index, barycentrics, values)),
+        batch, attribute_batch, vertices, faces.shape[0], pixels, channels, num_threads(),
     )  # fmt: skip
     _check(library().hr_interpolate_cpu(byref(params)), "interpolate", vertices)
     return values
 
 
 def shade(
-    samples: tuple[Tensor, Tensor],
-    geometry: tuple[Tensor, Tensor, Tensor, Tensor],
-    colours: tuple[Tensor, int],
-    lit: tuple[Tensor, Tensor, Tensor, Tensor],
+    samples: tuple[Array, Array],
+    geometry: tuple[Array, Array, Array, Array],
+    colours: tuple[Array, int],
+    lit: tuple[Array, Array, Array, Array],
     factor: int,
-    background: Tensor,
-) -> tuple[Tensor, Tensor]:
+    background: Array,
+) -> tuple[Array, Array]:
     """hr_shade_cpu on checked, contiguous tensors; an empty ambient means unlit, an empty background transparent.
 
     samples: face_index, barycentrics. geometry: corners, vertices, normals, uvs. colours: values and their source.
@@ -150,12 +177,12 @@ def shade(
     values, source = colours
     cameras, ambient, lights, surface = lit
     count, height, width = face_index.shape[0], face_index.shape[1] // factor, face_index.shape[2] // factor
-    image, alpha = torch.empty(count, height, width, 3), torch.empty(count, height, width)
+    image, alpha = _empty(vertices, (count, height, width, 3)), _empty(vertices, (count, height, width))
     pointers = (face_index, barycentrics, corners, vertices, normals, uvs, values, cameras, ambient, lights, surface)
     params = ShadeParams(
-        *(t.data_ptr() if t.numel() else None for t in (*pointers, background, image, alpha)),
+        *(None if 0 in t.shape else _pointer(t) for t in (*pointers, background, image, alpha)),
         len(vertices), len(normals), len(uvs), len(corners), count, height, width, factor,
-        source, values.shape[0], values.shape[1], len(lights), torch.get_num_threads(),
+        source, values.shape[0], values.shape[1], len(lights), num_threads(),
     )  # fmt: skip
     _check(library().hr_shade_cpu(byref(params)), "shade", len(vertices))
     return image, alpha
