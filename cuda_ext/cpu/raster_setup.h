@@ -2,13 +2,10 @@
 // instruction set and must not instantiate C++ library templates (see hr_common.h).
 #pragma once
 
-#include "rasterize.h"
+#include "raster_triangle.h"
 
 namespace hr {
 
-// Triangles whose bounding box is at most this wide and high are walked in 32-bit integers. The edge functions over the
-// box plus one vector of lanes beyond it then stay below (128+16) * 128 * 256 * 256 < 2^31.
-constexpr int kSmallSide = 128;
 // Padding at the end of each row: a triangle cut by the right border goes on being "inside" in the lanes beyond it.
 constexpr int kMaxLanes = 16;
 
@@ -26,10 +23,7 @@ struct Triangle {
 };
 
 // The same in 64 bits, for triangles with a box over kSmallSide.
-struct LargeTriangle {
-  int64_t edge[3], step_x[3], step_y[3];
-  double inv_z, inv_z_dx, inv_z_dy;
-};
+using LargeTriangle = TrianglePlanes;
 
 // A horizontal band of one image, small enough for the cache of one core.
 struct Band {

@@ -2,12 +2,10 @@
 // Both stages are spread over threads; within a band triangles keep the order of their faces, so the result does not
 // depend on the number of threads.
 #include <algorithm>
-#include <cmath>
 #include <mutex>
 #include <vector>
 
 #include "c_api.h"
-#include "raster_clip.h"
 #include "raster_setup.h"
 #include "thread_pool.h"
 
@@ -34,13 +32,6 @@ struct Chunk {
   }
 };
 
-struct SnappedPoint {
-  int32_t x, y;       // subpixels: decide coverage
-  float px, py;       // pixels, as they are: decide depth, which on slivers is too sensitive for rounded corners
-  float inv_z;
-  bool in_view;       // between near and far and within the guard band; if not, nothing above means anything
-};
-
 struct Scratch {
   std::mutex mutex;
   std::vector<Chunk> chunks;
@@ -52,65 +43,14 @@ Scratch& scratch() {
   return *kept;
 }
 
-SnappedPoint project(const HomPoint& p) {
-  // Divide, not multiply by 1/z: the reference has to round to the same subpixel. lrintf rounds half to even, as torch.
-  const float px = p.x / p.z, py = p.y / p.z;
-  return {static_cast<int32_t>(std::lrintf(px * HR_SUBPIXELS)), static_cast<int32_t>(std::lrintf(py * HR_SUBPIXELS)), px, py,
-          1.0f / p.z, true};
-}
-
-int32_t min3(int32_t a, int32_t b, int32_t c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
-int32_t max3(int32_t a, int32_t b, int32_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
-
-// 1/z over the image as a plane: its value at (px, py) and its slopes.
-void set_depth_plane(const SnappedPoint& a, const SnappedPoint& b, const SnappedPoint& c, double px, double py,
-                     LargeTriangle& g) {
-  const double abx = static_cast<double>(b.px) - a.px, aby = static_cast<double>(b.py) - a.py;
-  const double acx = static_cast<double>(c.px) - a.px, acy = static_cast<double>(c.py) - a.py;
-  const double abz = static_cast<double>(b.inv_z) - a.inv_z, acz = static_cast<double>(c.inv_z) - a.inv_z;
-  const double area = abx * acy - aby * acx;
-  // Rounding alone gave this triangle an area: any depth between its corners will do, and the slopes have no meaning.
-  const double scale = std::fabs(area) > 1e-9 ? 1.0 / area : 0.0;
-  g.inv_z_dx = (abz * acy - acz * aby) * scale;
-  g.inv_z_dy = (acz * abx - abz * acx) * scale;
-  g.inv_z = a.inv_z + (px - a.px) * g.inv_z_dx + (py - a.py) * g.inv_z_dy;
-}
-
 // Add one projected triangle to the chunk unless it covers no pixel centre.
-void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, SnappedPoint c, int32_t face, Chunk& chunk) {
-  const int64_t signed_area = hr_edge_function(a.x, a.y, b.x, b.y, c.x, c.y);
-  if (signed_area == 0) return;
-  if (signed_area > 0 && p.cull_backfaces) return;  // y is down: outward faces (counter-clockwise to the eye) are negative
-  if (signed_area < 0) {
-    const SnappedPoint swap = b;
-    b = c;
-    c = swap;
-  }
-  const int32_t left = min3(a.x, b.x, c.x), right = max3(a.x, b.x, c.x);
-  const int32_t top = min3(a.y, b.y, c.y), bottom = max3(a.y, b.y, c.y);
-  int32_t x0 = hr_first_pixel(left), x1 = hr_end_pixel(right), y0 = hr_first_pixel(top), y1 = hr_end_pixel(bottom);
-  x0 = x0 < 0 ? 0 : x0;
-  y0 = y0 < 0 ? 0 : y0;
-  x1 = x1 > p.width ? p.width : x1;
-  y1 = y1 > p.height ? p.height : y1;
-  if (x0 >= x1 || y0 >= y1) return;
-
-  const SnappedPoint* corner[3] = {&a, &b, &c};
-  const int32_t px = x0 * HR_SUBPIXELS + HR_SUBPIXELS / 2, py = y0 * HR_SUBPIXELS + HR_SUBPIXELS / 2;
+void add_triangle(const HrRasterizeParams& p, const SnappedPoint& a, const SnappedPoint& b, const SnappedPoint& c,
+                  int32_t face, Chunk& chunk) {
+  TriangleBox box;
   LargeTriangle g;
-  for (int i = 0; i < 3; ++i) {
-    const SnappedPoint &s = *corner[(i + 1) % 3], &e = *corner[(i + 2) % 3];
-    const int32_t dx = e.x - s.x, dy = e.y - s.y;
-    const int64_t value = hr_edge_function(s.x, s.y, e.x, e.y, px, py);
-    g.edge[i] = value - (hr_edge_is_top_left(dx, dy) ? 0 : 1);
-    g.step_x[i] = -static_cast<int64_t>(dy) * HR_SUBPIXELS;
-    g.step_y[i] = static_cast<int64_t>(dx) * HR_SUBPIXELS;
-  }
-  set_depth_plane(a, b, c, x0 + 0.5, y0 + 0.5, g);
-
+  if (!set_up_triangle(p, a, b, c, box, g)) return;
   Triangle t;
-  const bool small = right - left <= kSmallSide * HR_SUBPIXELS && bottom - top <= kSmallSide * HR_SUBPIXELS;
-  for (int i = 0; i < 3 && small; ++i) {
+  for (int i = 0; i < 3 && box.small; ++i) {
     t.edge[i] = static_cast<int32_t>(g.edge[i]);
     t.step_x[i] = static_cast<int32_t>(g.step_x[i]);
     t.step_y[i] = static_cast<int32_t>(g.step_y[i]);
@@ -118,15 +58,15 @@ void add_triangle(const HrRasterizeParams& p, SnappedPoint a, SnappedPoint b, Sn
   t.inv_z = static_cast<float>(g.inv_z);
   t.inv_z_dx = static_cast<float>(g.inv_z_dx);
   t.inv_z_dy = static_cast<float>(g.inv_z_dy);
-  t.inv_z_min = std::fmin(a.inv_z, std::fmin(b.inv_z, c.inv_z));
-  t.inv_z_max = std::fmax(a.inv_z, std::fmax(b.inv_z, c.inv_z));
-  t.x0 = static_cast<int16_t>(x0);
-  t.x1 = static_cast<int16_t>(x1);
-  t.y0 = static_cast<int16_t>(y0);
-  t.y1 = static_cast<int16_t>(y1);
+  t.inv_z_min = box.inv_z_min;
+  t.inv_z_max = box.inv_z_max;
+  t.x0 = static_cast<int16_t>(box.x0);
+  t.x1 = static_cast<int16_t>(box.x1);
+  t.y0 = static_cast<int16_t>(box.y0);
+  t.y1 = static_cast<int16_t>(box.y1);
   t.face = face;
-  t.large = small ? -1 : static_cast<int32_t>(chunk.large.size());
-  if (!small) chunk.large.push_back(g);
+  t.large = box.small ? -1 : static_cast<int32_t>(chunk.large.size());
+  if (!box.small) chunk.large.push_back(g);
   chunk.triangles.push_back(t);
 }
 
