@@ -4,9 +4,11 @@
 #ifndef HR_C_API_H
 #define HR_C_API_H
 
+#include "antialias.h"
 #include "interpolate.h"
 #include "rasterize.h"
 #include "shade.h"
+#include "texture.h"
 
 #define HR_ABI_VERSION 2
 
@@ -17,7 +19,16 @@ HR_API const char* hr_compiled_isas(void);
 HR_API const char* hr_isa_in_use(void);
 
 HR_API int32_t hr_rasterize_cpu(const HrRasterizeParams* params);
+HR_API int32_t hr_rasterize_backward_cpu(const HrRasterizeGradParams* params);
 HR_API int32_t hr_interpolate_cpu(const HrInterpolateParams* params);
+HR_API int32_t hr_interpolate_backward_cpu(const HrInterpolateGradParams* params);
+HR_API int32_t hr_screen_slopes_cpu(const HrScreenSlopesParams* params);
+HR_API int32_t hr_pyramid_cpu(const HrPyramidParams* params);
+HR_API int32_t hr_pyramid_backward_cpu(const HrPyramidParams* params);
+HR_API int32_t hr_texture_cpu(const HrTextureParams* params);
+HR_API int32_t hr_texture_backward_cpu(const HrTextureGradParams* params);
+HR_API int32_t hr_antialias_cpu(const HrAntialiasParams* params);
+HR_API int32_t hr_antialias_backward_cpu(const HrAntialiasParams* params);
 HR_API int32_t hr_shade_cpu(const HrShadeParams* params);
 
 #endif

@@ -38,6 +38,24 @@ typedef struct HrRasterizeParams {
   int32_t isa;               /* HrIsa */
 } HrRasterizeParams;
 
+/* Backward: how the vertices moved the barycentrics and depths of the pixels. Which face a pixel sees is a constant here
+ * (antialias.h makes outlines move). */
+typedef struct HrRasterizeGradParams {
+  const float* points_hom;        /* [B,V,3] as in the forward call */
+  const int32_t* faces;           /* [F,3] */
+  const int32_t* face_index;      /* [B,H,W] from the forward call */
+  const float* grad_barycentrics; /* [B,H,W,3], or null for zero */
+  const float* grad_depth;        /* [B,H,W], or null for zero */
+  float* grad_points;             /* out [B,V,3] */
+  int64_t batch;                  /* B */
+  int64_t num_vertices;           /* V */
+  int64_t num_faces;              /* F */
+  int32_t height;                 /* H */
+  int32_t width;                  /* W */
+  int32_t num_threads;            /* threads to use, at least 1 */
+  int32_t isa;                    /* HrIsa */
+} HrRasterizeGradParams;
+
 /* Twice the signed area of (a,b,p) in square subpixels: > 0 when p lies to the right of a->b in an image with y down. */
 HR_HD int64_t hr_edge_function(int32_t ax, int32_t ay, int32_t bx, int32_t by, int32_t px, int32_t py) {
   return (int64_t)(bx - ax) * (py - ay) - (int64_t)(by - ay) * (px - ax);
@@ -76,6 +94,69 @@ HR_HD float hr_barycentrics_at(float x0, float y0, float z0, float x1, float y1,
   *lambda1 = l1;
   *lambda2 = l2;
   return l0 * z0 + l1 * z1 + l2 * z2;
+}
+
+/* The adjoint of hr_barycentrics_at: from the gradients of the three weights (g0,g1,g2) and of the depth (gd) to those
+ * of the corners, grad[9] = (x0,y0,z0, x1,y1,z1, x2,y2,z2). A weight that was cut to 0 passes nothing on. */
+HR_HD void hr_barycentrics_grad(float x0, float y0, float z0, float x1, float y1, float z1, float x2, float y2, float z2,
+                                float px, float py, float g0, float g1, float g2, float gd, float* grad) {
+  const float d0x = x0 - px * z0, d0y = y0 - py * z0;
+  const float d1x = x1 - px * z1, d1y = y1 - py * z1;
+  const float d2x = x2 - px * z2, d2y = y2 - py * z2;
+  float e0 = d1x * d2y - d1y * d2x;
+  float e1 = d2x * d0y - d2y * d0x;
+  float e2 = d0x * d1y - d0y * d1x;
+  const float sign = (e0 + e1 + e2) < 0.0f ? -1.0f : 1.0f;
+  e0 *= sign;
+  e1 *= sign;
+  e2 *= sign;
+  const float c0 = e0 > 0.0f ? e0 : 0.0f, c1 = e1 > 0.0f ? e1 : 0.0f, c2 = e2 > 0.0f ? e2 : 0.0f;
+  const float total = c0 + c1 + c2;
+  const int flat = !(total > 1e-30f);
+  const float scale = flat ? 0.0f : 1.0f / (flat ? 1.0f : total);
+  const float third = 1.0f / 3.0f;
+  const float l0 = flat ? third : c0 * scale, l1 = flat ? third : c1 * scale, l2 = flat ? third : c2 * scale;
+  /* depth = sum of l z, so its gradient joins those of the weights */
+  const float w0 = g0 + gd * z0, w1 = g1 + gd * z1, w2 = g2 + gd * z2;
+  const float mean = l0 * w0 + l1 * w1 + l2 * w2;
+  const float s = sign * scale;
+  const float q0 = e0 >= 0.0f ? (w0 - mean) * s : 0.0f;
+  const float q1 = e1 >= 0.0f ? (w1 - mean) * s : 0.0f;
+  const float q2 = e2 >= 0.0f ? (w2 - mean) * s : 0.0f;
+  const float a0 = q2 * d1y - q1 * d2y, b0 = q1 * d2x - q2 * d1x;
+  const float a1 = q0 * d2y - q2 * d0y, b1 = q2 * d0x - q0 * d2x;
+  const float a2 = q1 * d0y - q0 * d1y, b2 = q0 * d1x - q1 * d0x;
+  grad[0] = a0;
+  grad[1] = b0;
+  grad[2] = gd * l0 - px * a0 - py * b0;
+  grad[3] = a1;
+  grad[4] = b1;
+  grad[5] = gd * l1 - px * a1 - py * b1;
+  grad[6] = a2;
+  grad[7] = b2;
+  grad[8] = gd * l2 - px * a2 - py * b2;
+}
+
+/* How the barycentrics change per pixel to the right (slope[0..2]) and down (slope[3..5]). 0 for a face seen edge on. */
+HR_HD void hr_barycentric_slopes(float x0, float y0, float z0, float x1, float y1, float z1, float x2, float y2, float z2,
+                                 float px, float py, float* slope) {
+  const float d0x = x0 - px * z0, d0y = y0 - py * z0;
+  const float d1x = x1 - px * z1, d1y = y1 - py * z1;
+  const float d2x = x2 - px * z2, d2y = y2 - py * z2;
+  const float e0 = d1x * d2y - d1y * d2x, e1 = d2x * d0y - d2y * d0x, e2 = d0x * d1y - d0y * d1x;
+  const float total = e0 + e1 + e2;
+  const int flat = !(total > 1e-30f || total < -1e-30f);
+  const float scale = flat ? 0.0f : 1.0f / (flat ? 1.0f : total);
+  const float r0 = d1y * z2 - z1 * d2y, r1 = d2y * z0 - z2 * d0y, r2 = d0y * z1 - z0 * d1y; /* of e, to the right */
+  const float t0 = z1 * d2x - d1x * z2, t1 = z2 * d0x - d2x * z0, t2 = z0 * d1x - d0x * z1; /* and down */
+  const float r = r0 + r1 + r2, t = t0 + t1 + t2;
+  const float l0 = e0 * scale, l1 = e1 * scale, l2 = e2 * scale;
+  slope[0] = (r0 - l0 * r) * scale;
+  slope[1] = (r1 - l1 * r) * scale;
+  slope[2] = (r2 - l2 * r) * scale;
+  slope[3] = (t0 - l0 * t) * scale;
+  slope[4] = (t1 - l1 * t) * scale;
+  slope[5] = (t2 - l2 * t) * scale;
 }
 
 #endif
