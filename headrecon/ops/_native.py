@@ -27,10 +27,11 @@ BUILD_COMMAND = "python setup.py build_ext --inplace"
 #: HrIsa in hr_common.h: which instruction set runs. Everything but "auto" is for tests and benchmarks.
 ISA = {"auto": 0, "base": 1, "avx512": 2}
 
-_OPS: dict[str, type[Structure]] = {
-    "hr_rasterize_cpu": RasterizeParams,
-    "hr_interpolate_cpu": InterpolateParams,
-    "hr_shade_cpu": ShadeParams,
+#: Every op: hr_<name>_cpu in the CPU library, hr_<name>_cuda in the CUDA library, and the struct that both take.
+OPS: dict[str, type[Structure]] = {
+    "rasterize": RasterizeParams,
+    "interpolate": InterpolateParams,
+    "shade": ShadeParams,
 }
 #: A torch tensor, or a numpy array. Not both in one call.
 Array = Any
@@ -61,8 +62,8 @@ def _load() -> ctypes.CDLL | str:
         getattr(lib, name).restype = c_char_p
     if not lib.hr_isa_in_use():
         return f"this CPU lacks the instructions that {path} was built for ({lib.hr_compiled_isas().decode()})"
-    for name, params in _OPS.items():
-        function = getattr(lib, name)
+    for op, params in OPS.items():
+        function = getattr(lib, f"hr_{op}_cpu")
         function.argtypes = [POINTER(params)]
         function.restype = c_int32
     return lib
@@ -85,11 +86,14 @@ def describe() -> dict[str, Any]:
     """What is built and in use, for `headrecon doctor`.
 
     Keys: built (bool), path (str), isas_compiled (list of str), isa_in_use (str, "" if none), cuda_archs (list of str),
-    hint (str: "" when all is well, else what is wrong and what to do).
+    cuda_hint (str: "" unless a CUDA library is there and does not work), hint (str: "" when all is well, else what is
+    wrong and what to do).
     """
     lib = _load()
     report: dict[str, Any] = {"built": False, "path": str(library_path()), "isas_compiled": [], "isa_in_use": ""}
-    report["cuda_archs"] = []
+    from headrecon.ops import _native_cuda
+
+    report["cuda_archs"], report["cuda_hint"] = _native_cuda.describe()
     if isinstance(lib, str):
         report["hint"] = f"{lib}; ops run their slower reference on the CPU. Build it with `{BUILD_COMMAND}`."
         return report
@@ -100,11 +104,24 @@ def describe() -> dict[str, Any]:
     return report
 
 
-def cuda_missing(op: str) -> NativeMissing:
-    """The error for a tensor on a GPU whose kernel is not built."""
-    return NativeMissing(
-        f"{op} was given tensors on a CUDA device, but no CUDA kernels are built; move them to the CPU with .cpu()"
-    )
+def use_reference(like: Array) -> bool:
+    """Whether an op has to run its reference on this: on the CPU without the library. On a GPU nothing falls back."""
+    return not _on_gpu(like) and not available()
+
+
+def _on_gpu(like: Array) -> bool:
+    return not isinstance(like, np.ndarray) and like.is_cuda
+
+
+def _run(op: str, params: Structure, like: Array, num_vertices: int) -> None:
+    """Run an op where `like`, one of its inputs, lives. Raises for what it reports."""
+    if _on_gpu(like):
+        from headrecon.ops import _native_cuda
+
+        status = _native_cuda.run(op, params, like)
+    else:
+        status = getattr(library(), f"hr_{op}_cpu")(byref(params))
+    _check(status, op, num_vertices)
 
 
 def num_threads() -> int:
@@ -131,7 +148,7 @@ def _empty(like: Array, shape: tuple[int, ...], dtype: str = "float32") -> Array
 def rasterize(
     points_hom: Array, faces: Array, size: tuple[int, int], clip: tuple[float, float, bool], isa: str = "auto"
 ) -> tuple[Array, Array, Array]:
-    """hr_rasterize_cpu on contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
+    """hr_rasterize on contiguous float32 [B,V,3] and int32 [F,3]; clip is (near_z, far_z, cull_backfaces)."""
     batch, (height, width) = points_hom.shape[0], size
     face_index = _empty(points_hom, (batch, height, width), "int32")
     barycentrics = _empty(points_hom, (batch, height, width, 3))
@@ -142,12 +159,12 @@ def rasterize(
         batch, points_hom.shape[1], faces.shape[0], height, width, near_z, far_z, int(cull),
         num_threads(), ISA[isa],
     )  # fmt: skip
-    _check(library().hr_rasterize_cpu(byref(params)), "rasterize", points_hom.shape[1])
+    _run("rasterize", params, points_hom, points_hom.shape[1])
     return face_index, barycentrics, depth_z
 
 
 def interpolate(attributes: Array, faces: Array, face_index: Array, barycentrics: Array) -> Array:
-    """hr_interpolate_cpu on checked, contiguous float32 [A,V,D], int32 [F,3], int32 [B,P], float32 [B,P,3]."""
+    """hr_interpolate on checked, contiguous float32 [A,V,D], int32 [F,3], int32 [B,P], float32 [B,P,3]."""
     batch, pixels = face_index.shape
     attribute_batch, vertices, channels = attributes.shape
     values = _empty(attributes, (batch, pixels, channels))
@@ -155,7 +172,7 @@ def interpolate(attributes: Array, faces: Array, face_index: Array, barycentrics
         *map(_pointer, (attributes, faces, face_index, barycentrics, values)),
         batch, attribute_batch, vertices, faces.shape[0], pixels, channels, num_threads(),
     )  # fmt: skip
-    _check(library().hr_interpolate_cpu(byref(params)), "interpolate", vertices)
+    _run("interpolate", params, attributes, vertices)
     return values
 
 
@@ -167,7 +184,7 @@ def shade(
     factor: int,
     background: Array,
 ) -> tuple[Array, Array]:
-    """hr_shade_cpu on checked, contiguous tensors; an empty ambient means unlit, an empty background transparent.
+    """hr_shade on checked, contiguous tensors; an empty ambient means unlit, an empty background transparent.
 
     samples: face_index, barycentrics. geometry: corners, vertices, normals, uvs. colours: values and their source.
     lit: cameras, ambient, lights, surface.
@@ -184,7 +201,7 @@ def shade(
         len(vertices), len(normals), len(uvs), len(corners), count, height, width, factor,
         source, values.shape[0], values.shape[1], len(lights), num_threads(),
     )  # fmt: skip
-    _check(library().hr_shade_cpu(byref(params)), "shade", len(vertices))
+    _run("shade", params, vertices, len(vertices))
     return image, alpha
 
 

@@ -58,7 +58,7 @@ _SCHEMA = "(Tensor attributes, Tensor faces, Tensor face_index, Tensor barycentr
 
 
 def _interpolate_cpu(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor) -> Tensor:
-    if not _native.available() or attributes.shape[-1] == 0:
+    if _native.use_reference(attributes) or attributes.shape[-1] == 0:
         return interpolate_reference(attributes, faces, face_index, barycentrics)
     return _native.interpolate(
         attributes.contiguous(), faces.contiguous(), face_index.contiguous(), barycentrics.contiguous()

@@ -107,7 +107,7 @@ def _rasterize_cpu(
     points_hom: Tensor, faces: Tensor, height: int, width: int, near_z: float, far_z: float, cull_backfaces: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     clip = (near_z, far_z, cull_backfaces)
-    if not _native.available():
+    if _native.use_reference(points_hom):
         return rasterize_reference(points_hom, faces, (height, width), clip)
     return _native.rasterize(points_hom.contiguous(), faces.to(torch.int32).contiguous(), (height, width), clip)
 

@@ -74,9 +74,9 @@ def shade(
     count, height, width = raster.face_index.shape
     if factor < 1 or height % factor or width % factor:
         raise ShapeError(f"shade: a raster of {height} x {width} samples cannot be averaged by factor {factor}")
-    none = torch.zeros(0)
+    none = geometry.vertices.new_zeros(0, dtype=torch.float32)
     values, source = _colour_values(colours, geometry)
-    rotations = torch.eye(3).expand(count, 3, 3) if lighting is None else lighting.rotations
+    rotations = torch.eye(3, device=centers.device).expand(count, 3, 3) if lighting is None else lighting.rotations
     cameras = torch.cat([centers.float(), rotations.reshape(count, 9).float()], dim=1)
     return _shade(
         raster.face_index,
@@ -142,7 +142,7 @@ def _shade_cpu(  # noqa: PLR0913 - an operator's schema is flat; callers pass th
     samples = (face_index.contiguous(), barycentrics.contiguous())
     geometry = (corners.contiguous(), vertices.contiguous(), normals.contiguous(), uvs.contiguous())
     lit = (cameras.contiguous(), ambient.contiguous(), lights.contiguous(), surface.contiguous())
-    run = _native.shade if _native.available() else shade_reference
+    run = shade_reference if _native.use_reference(vertices) else _native.shade
     return run(samples, geometry, (values.contiguous(), source), lit, factor, background.contiguous())
 
 
