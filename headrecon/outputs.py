@@ -21,7 +21,7 @@ from headrecon.io.meshes.ply import vertex_colors, write_ply
 from headrecon.io.meshes.topology import vertex_normals
 from headrecon.io.runs import output_folder, versions, write_json, write_text
 from headrecon.io.video import write_mp4
-from headrecon.models.head_model import embed
+from headrecon.models.posed_mesh import embed
 from headrecon.report.contact_sheet import contact_sheet
 from headrecon.report.html import ReportContent, report_html
 from headrecon.report.scene import HeadScene

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
+from headrecon.arrays import Array, namespace
 from headrecon.errors import ShapeError
 
 #: Joints of every head model, in this order. `root` carries `global_orient`, `neck` carries `neck_pose` and so on.
@@ -40,26 +39,27 @@ class HeadParams:
 
     betas are identity coefficients in standard deviations of the model's population; expression follows
     `HeadAssets.expression_names`; the five poses are axis-angle in radians about the joints `JOINT_NAMES`;
-    transl is in metres, applied last.
+    transl is in metres, applied last. Torch tensors, or numpy arrays as files are written from them.
     """
 
-    betas: Float[Tensor, "B Nb"]
-    expression: Float[Tensor, "B Ne"]
-    global_orient: Float[Tensor, "B 3"]
-    neck_pose: Float[Tensor, "B 3"]
-    jaw_pose: Float[Tensor, "B 3"]
-    leye_pose: Float[Tensor, "B 3"]
-    reye_pose: Float[Tensor, "B 3"]
-    transl: Float[Tensor, "B 3"]
+    betas: Float[Array, "B Nb"]
+    expression: Float[Array, "B Ne"]
+    global_orient: Float[Array, "B 3"]
+    neck_pose: Float[Array, "B 3"]
+    jaw_pose: Float[Array, "B 3"]
+    leye_pose: Float[Array, "B 3"]
+    reye_pose: Float[Array, "B 3"]
+    transl: Float[Array, "B 3"]
 
     @staticmethod
     def zeros(
-        num_betas: int, num_expressions: int, batch: int = 1, dtype: torch.dtype = torch.float32, device: Any = None
+        num_betas: int, num_expressions: int, batch: int = 1, dtype: Any = None, device: Any = None
     ) -> HeadParams:
-        """The mean head, neutral, at rest: all parameters zero."""
+        """The mean head, neutral, at rest: all parameters zero, as tensors (float32 unless `dtype` says otherwise)."""
+        import torch
 
-        def zero(n: int) -> Tensor:
-            return torch.zeros(batch, n, dtype=dtype, device=device)
+        def zero(n: int) -> Any:
+            return torch.zeros(batch, n, dtype=dtype or torch.float32, device=device)
 
         return HeadParams(zero(num_betas), zero(num_expressions), *(zero(3) for _ in range(6)))
 
@@ -68,9 +68,9 @@ class HeadParams:
         return self.betas.shape[0]
 
     @property
-    def full_pose(self) -> Float[Tensor, "B 5 3"]:
+    def full_pose(self) -> Float[Array, "B 5 3"]:
         """The five axis-angle poses stacked in the order of `JOINT_NAMES`."""
-        return torch.stack([getattr(self, name) for name in POSE_FIELDS], dim=1)
+        return namespace(self.betas).stack([getattr(self, name) for name in POSE_FIELDS], 1)
 
     def neutral(self) -> HeadParams:
         """The same identity with no expression, no pose and no translation."""
@@ -115,15 +115,25 @@ def triangulate(faces: Int[np.ndarray, "F K"]) -> tuple[Int[np.ndarray, "T 3"], 
 
 @dataclass(frozen=True)
 class Cameras:
-    """Pinhole cameras in the OpenCV convention. viewmats are world to camera (T_cam_world); Ks in pixels."""
+    """Pinhole cameras in the OpenCV convention. viewmats are world to camera (T_cam_world); Ks in pixels.
 
-    viewmats: Float[Tensor, "*C 4 4"]
-    Ks: Float[Tensor, "*C 3 3"]
+    Both are torch tensors, or both numpy arrays; `geometry.cameras` computes with either.
+    """
+
+    viewmats: Float[Array, "*C 4 4"]
+    Ks: Float[Array, "*C 3 3"]
     width: int
     height: int
 
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
+        """As `Tensor.to`, for cameras that hold tensors."""
         return replace(self, viewmats=self.viewmats.to(*args, **kwargs), Ks=self.Ks.to(*args, **kwargs))
+
+    def torch(self) -> Cameras:
+        """The same cameras as float32 tensors (numpy's memory is shared where it is float32 already)."""
+        import torch
+
+        return replace(self, viewmats=torch.asarray(self.viewmats).float(), Ks=torch.asarray(self.Ks).float())
 
 
 @dataclass(frozen=True)

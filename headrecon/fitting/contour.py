@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from headrecon.fitting import landmark_groups as groups
-from headrecon.models.head_model import embed
+from headrecon.models.posed_mesh import embed
 from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate
 
 #: A band starts at this share of the landmark's distance from the face's axis ...

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from headrecon.fitting import landmark_groups as groups
@@ -17,6 +17,7 @@ from headrecon.fitting.metric_scale import Figure
 from headrecon.fitting.posterior import Posterior
 from headrecon.fitting.view_residuals import FitModels, View
 from headrecon.geometry import so3
+from headrecon.models.point_model import ParamLayout
 from headrecon.structures import POSE_FIELDS, Cameras, HeadParams
 
 #: A head that turns further than this hides half of its face; the far half is then a guess.
@@ -47,13 +48,16 @@ class LandmarkFit:
     """The answer of the landmark stage for B photos of one person.
 
     params: batch of B with the same betas. cameras: one per photo, standing at the world's origin and looking along -z.
+    Both as tensors, made when first asked for; `arrays` and `pinholes` are the same in numpy, and `flat` are the
+    parameters in float64 as `ParamLayout` orders them.
     posterior: covariance over the blocks of `values` (see `fitting.parameters` for what they mean).
     figures: of the person, `<measure>_mm`, with deviation and 90 % interval; view_figures: per photo `distance_m`,
     `focal_px` and `focal_f35_mm`. points_3d: the fitted 478 points are the model's to give (`HeadModel(params)`).
     """
 
-    params: HeadParams
-    cameras: tuple[Cameras, ...]
+    flat: Float[np.ndarray, "B P"]
+    layout: ParamLayout
+    pinholes: tuple[Cameras, ...]
     values: dict[str, np.ndarray]
     posterior: Posterior
     figures: dict[str, Figure]
@@ -63,6 +67,24 @@ class LandmarkFit:
     iterations: int
     cost: float
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+    @cached_property
+    def arrays(self) -> HeadParams:
+        """The parameters as float32 numpy arrays."""
+        names = ("betas", "expression", *POSE_FIELDS, "transl")
+        return HeadParams(**{n: self.flat[:, self.layout.slices[n]].astype(np.float32) for n in names})
+
+    @cached_property
+    def params(self) -> HeadParams:
+        """The parameters as float32 tensors."""
+        import torch
+
+        return HeadParams(**{f.name: torch.from_numpy(getattr(self.arrays, f.name)) for f in fields(HeadParams)})
+
+    @cached_property
+    def cameras(self) -> tuple[Cameras, ...]:
+        """The photos' cameras as tensors."""
+        return tuple(c.torch() for c in self.pinholes)
 
     @property
     def camera(self) -> Cameras:
@@ -90,8 +112,9 @@ def build_fit(
     diameter = iris.diameter_mm(float(values["log_iris"][0]))
     figures["iris_mm"] = Figure.positive(diameter, diameter * float(posterior.sigma("log_iris")[0]), "mm")
     return LandmarkFit(
-        params=_params(models, views, values),
-        cameras=tuple(_camera(v, values) for v in views),
+        flat=np.stack([v.head.flat(values) for v in views]),
+        layout=models.points.layout,
+        pinholes=tuple(_camera(v, values) for v in views),
         values=values,
         posterior=posterior,
         figures=figures,
@@ -103,17 +126,10 @@ def build_fit(
     )
 
 
-def _params(models: FitModels, views: Sequence[View], values: dict[str, np.ndarray]) -> HeadParams:
-    slices = models.points.layout.slices
-    flat = np.stack([v.head.flat(values) for v in views]).astype(np.float32)
-    names = ("betas", "expression", *POSE_FIELDS, "transl")
-    return HeadParams(**{n: torch.from_numpy(flat[:, slices[n]].copy()) for n in names})
-
-
 def _camera(view: View, values: dict[str, np.ndarray]) -> Cameras:
     focal, (cx, cy) = view.head.focal(values), view.head.geometry.principal
-    intrinsics = torch.tensor([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]], dtype=torch.float32)
-    viewmat = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    intrinsics = np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]], dtype=np.float32)
+    viewmat = np.diag(np.array([1.0, -1.0, -1.0, 1.0], dtype=np.float32))
     return Cameras(viewmat, intrinsics, *view.image_size)
 
 

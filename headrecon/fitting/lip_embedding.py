@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headrecon.models.head_model import embed
+from headrecon.models.posed_mesh import embed
 from headrecon.structures import HeadAssets, LandmarkEmbedding
 
 #: Lower inner rim, and for each the next point outwards on the lower lip.

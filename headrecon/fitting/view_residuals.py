@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
 from headrecon.fitting import contour
@@ -31,8 +30,8 @@ from headrecon.fitting.scale_volume import scaling_gap, size_gradient
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.io.exif import FocalHint
-from headrecon.models.head_model import HeadModel, embed
 from headrecon.models.point_model import PointModel
+from headrecon.models.posed_mesh import embed, posed_vertices
 from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate
 
 #: Mesh points plus the two iris centres: what `FitModels.points` holds, in this order.
@@ -49,8 +48,7 @@ class FitModels:
     """The head model cut to what fitting evaluates; built once per model."""
 
     assets: HeadAssets
-    head: HeadModel
-    triangles: torch.Tensor
+    triangles: Int[np.ndarray, "F 3"]
     marks: LandmarkEmbedding  # of POINT_IDS
     points: PointModel  # of POINT_IDS
     coarse: PointModel  # of COARSE_IDS
@@ -76,8 +74,7 @@ class FitModels:
         irises = [groups.RIGHT_IRIS[0], groups.LEFT_IRIS[0]]
         return FitModels(
             assets=assets,
-            head=HeadModel(assets),
-            triangles=torch.from_numpy(triangulate(assets.faces)[0].astype(np.int64)),
+            triangles=triangulate(assets.faces)[0].astype(np.int64),
             marks=marks,
             points=points,
             coarse=PointModel(assets, take(all_marks, np.array(COARSE_IDS))),
@@ -109,11 +106,8 @@ class View:
 
 def surface(models: FitModels, view: View, values: Values) -> tuple[np.ndarray, np.ndarray]:
     """World vertices and unit normals of the posed head."""
-    params = models.points.layout.unpack(view.head.flat(values))
-    with torch.no_grad():
-        vertices = models.head(params).vertices[0]
-        normals = vertex_normals(vertices, models.triangles)
-    return vertices.numpy().astype(np.float64), normals.numpy().astype(np.float64)
+    vertices = posed_vertices(models.assets, models.points, view.head.flat(values))
+    return vertices, vertex_normals(vertices, models.triangles)
 
 
 def coarse_residual(models: FitModels, options: FitOptions, view: View) -> LandmarkResidual:

@@ -1,13 +1,16 @@
-"""Triangle mesh maths: normals and areas (torch, differentiable) and connectivity (numpy / scipy.sparse)."""
+"""Triangle mesh maths: normals and areas (numpy, or torch and then differentiable), connectivity (numpy, scipy.sparse).
+
+`Array` is a numpy array or a torch tensor; all arguments of a call are of one kind, and so is the answer.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+
+from headrecon.arrays import Array, namespace
 
 if TYPE_CHECKING:
     import scipy.sparse
@@ -15,38 +18,49 @@ if TYPE_CHECKING:
 _TINY = 1e-20
 
 
-def face_cross(vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "*B F 3"]:
+def face_cross(vertices: Float[Array, "*B V 3"], triangles: Int[Array, "F 3"]) -> Float[Array, "*B F 3"]:
     """Cross products of two edges: normal direction (counter-clockwise front) with twice the area as length."""
     a, b, c = (vertices[..., triangles[:, i], :] for i in range(3))
-    return torch.linalg.cross(b - a, c - a)
+    return namespace(vertices).linalg.cross(b - a, c - a)
 
 
-def face_normals(vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "*B F 3"]:
+def face_normals(vertices: Float[Array, "*B V 3"], triangles: Int[Array, "F 3"]) -> Float[Array, "*B F 3"]:
     """Unit normals of triangles; zero for triangles without area. Differentiable."""
-    cross = face_cross(vertices, triangles)
-    return cross / cross.square().sum(-1, keepdim=True).clamp_min(_TINY).sqrt()
+    return _unit(face_cross(vertices, triangles))
 
 
-def face_areas(vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "*B F"]:
+def face_areas(vertices: Float[Array, "*B V 3"], triangles: Int[Array, "F 3"]) -> Float[Array, "*B F"]:
     """Areas of triangles in squared units of the vertices."""
-    return 0.5 * face_cross(vertices, triangles).norm(dim=-1)
-
-
-def vertex_normals(vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "*B V 3"]:
-    """Unit vertex normals: area-weighted mean of the normals around; zero where no triangle is. Differentiable."""
     cross = face_cross(vertices, triangles)
-    total = torch.zeros_like(vertices)
-    for i in range(3):
-        total = total.index_add(-2, triangles[:, i], cross)
-    return total / total.square().sum(-1, keepdim=True).clamp_min(_TINY).sqrt()
+    return 0.5 * namespace(cross).linalg.norm(cross, None, -1)
 
 
-def vertex_areas(vertices: Float[Tensor, "*B V 3"], triangles: Int[Tensor, "F 3"]) -> Float[Tensor, "*B V"]:
+def vertex_normals(vertices: Float[Array, "*B V 3"], triangles: Int[Array, "F 3"]) -> Float[Array, "*B V 3"]:
+    """Unit vertex normals: area-weighted mean of the normals around; zero where no triangle is. Differentiable."""
+    return _unit(_sum_at_corners(triangles, face_cross(vertices, triangles), vertices.shape[-2]))
+
+
+def vertex_areas(vertices: Float[Array, "*B V 3"], triangles: Int[Array, "F 3"]) -> Float[Array, "*B V"]:
     """Barycentric vertex areas: a third of the area of the triangles around. They sum to the surface's area."""
-    third = face_areas(vertices, triangles) / 3
-    total = torch.zeros_like(vertices[..., 0])
+    third = face_areas(vertices, triangles)[..., None] / 3
+    return _sum_at_corners(triangles, third, vertices.shape[-2])[..., 0]
+
+
+def _unit(vectors: Float[Array, "*B 3"]) -> Float[Array, "*B 3"]:
+    return vectors / (vectors * vectors).sum(-1)[..., None].clip(_TINY) ** 0.5
+
+
+def _sum_at_corners(
+    triangles: Int[Array, "F 3"], values: Float[Array, "*B F D"], num_vertices: int
+) -> Float[Array, "*B V D"]:
+    """For each vertex the sum of a value of the triangles around it."""
+    xp = namespace(values)
+    total = xp.zeros((*values.shape[:-2], num_vertices, values.shape[-1]), dtype=values.dtype, device=values.device)
     for i in range(3):
-        total = total.index_add(-1, triangles[:, i], third)
+        if xp is np:
+            np.add.at(total, (..., triangles[:, i], slice(None)), values)
+        else:
+            total = total.index_add(-2, triangles[:, i], values)
     return total
 
 

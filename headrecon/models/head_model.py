@@ -16,7 +16,8 @@ from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.geometry.rotations import axis_angle_to_matrix
-from headrecon.structures import HeadAssets, HeadParams, LandmarkEmbedding
+from headrecon.models.posed_mesh import embed  # noqa: F401 - where callers of HeadModel look for it
+from headrecon.structures import HeadAssets, HeadParams
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,18 @@ class HeadModel:
         a = self.assets
         return HeadParams.zeros(a.num_betas, a.num_expressions, batch, self.dtype, self.device)
 
-    def __call__(self, params: HeadParams) -> HeadOutput:
-        """Pose the head. Raises ShapeError when betas or expression have more columns than the model."""
+    def __call__(self, params: HeadParams, offsets: Float[Tensor, "*B V 3"] | None = None) -> HeadOutput:
+        """Pose the head. Raises ShapeError when betas or expression have more columns than the model.
+
+        offsets: metres added to the neutral head before skinning, one set or one per batch (hair, for example); they
+        turn with the head and leave expressions, joints and pose as they are. Differentiable in them too.
+        """
         coefficients = self._coefficients(params)
         b, v = params.batch, self.assets.num_vertices
         rotations = axis_angle_to_matrix(params.full_pose.to(self.dtype))
         rest = self._v_template + (coefficients @ self._dirs).reshape(b, v, 3)
+        if offsets is not None:
+            rest = rest + self._checked_offsets(offsets, b)
         if self._posedirs is not None:
             eye = torch.eye(3, dtype=self.dtype, device=self.device)
             rest = rest + ((rotations[:, 1:] - eye).flatten(1) @ self._posedirs).reshape(b, v, 3)
@@ -104,6 +111,13 @@ class HeadModel:
         landmarks = {name: self._gather(vertices, name) for name in self._embeddings}
         return HeadOutput(vertices, world_pos + transl, landmarks)
 
+    def _checked_offsets(self, offsets: Tensor, batch: int) -> Tensor:
+        v = self.assets.num_vertices
+        if tuple(offsets.shape) not in {(v, 3), (1, v, 3), (batch, v, 3)}:
+            expected = f"[{v},3] or [{batch},{v},3]"
+            raise ShapeError(f"offsets of {self.assets.name!r} must be {expected}, found {tuple(offsets.shape)}")
+        return offsets.to(self._v_template)
+
     def _coefficients(self, params: HeadParams) -> Tensor:
         """betas and expression side by side, padded with zeros to the model's sizes."""
         columns = []
@@ -118,8 +132,3 @@ class HeadModel:
     def _gather(self, vertices: Tensor, name: str) -> Tensor:
         ids, weights = self._embeddings[name]
         return (vertices[:, ids] * weights[..., None]).sum(2)
-
-
-def embed(vertices: Float[np.ndarray, "V 3"], embedding: LandmarkEmbedding) -> Float[np.ndarray, "L 3"]:
-    """The landmark positions on given vertices (NumPy twin of what `HeadOutput.landmarks` holds)."""
-    return (vertices[embedding.vertex_ids] * embedding.barycentrics[..., None]).sum(1)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 
 from headrecon.geometry import so3
@@ -48,7 +47,9 @@ class ParamLayout:
         return np.concatenate([getattr(params, n)[0].detach().cpu().double().numpy() for n in self.slices])
 
     def unpack(self, x: Float[np.ndarray, " P"]) -> HeadParams:
-        """The flat vector as `HeadParams` with a batch of one (float32)."""
+        """The flat vector as `HeadParams` with a batch of one (float32 tensors)."""
+        import torch
+
         parts = {n: torch.as_tensor(x[s], dtype=torch.float32)[None] for n, s in self.slices.items()}
         return HeadParams(**parts)
 
@@ -122,8 +123,8 @@ class PointModel:
         rank = np.arange(len(self._pair_point)) - self._starts[self._pair_point]
         return [(self._pair_point[rank == r], np.flatnonzero(rank == r)) for r in range(1, int(rank.max()) + 1)]
 
-    def _pose(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Local rotations, rest joints, world rotations and world joint positions (before transl)."""
+    def pose(self, x: Float[np.ndarray, " P"]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Local rotations [J,3,3], rest joints [J,3], world rotations, world joint positions (before transl)."""
         s = self.layout.slices
         local = np.stack([so3.exp(x[s[name]]) for name in POSE_FIELDS])
         rest = self._joints + self._joint_dirs @ x[s["betas"]]
@@ -144,7 +145,7 @@ class PointModel:
 
     def evaluate(self, x: Float[np.ndarray, " P"]) -> Float[np.ndarray, "L 3"]:
         """Positions in metres at the flat parameters x (see `ParamLayout`)."""
-        local, rest, rot, pos = self._pose(x)
+        local, rest, rot, pos = self.pose(x)
         shift = pos - np.einsum("jab,jb->ja", rot, rest)
         moved = np.einsum("nab,nb->na", rot[self._pair_joint], self._rest_pairs(x, local))
         moved += self._omega[:, None] * shift[self._pair_joint]
@@ -152,11 +153,11 @@ class PointModel:
 
     def joints(self, x: Float[np.ndarray, " P"]) -> Float[np.ndarray, "J 3"]:
         """World positions of the joints, in metres."""
-        return self._pose(x)[3] + x[self.layout.slices["transl"]]
+        return self.pose(x)[3] + x[self.layout.slices["transl"]]
 
     def jacobian(self, x: Float[np.ndarray, " P"]) -> tuple[Float[np.ndarray, "L 3"], Float[np.ndarray, "L 3 P"]]:
         """Positions and their derivatives with respect to x."""
-        local, rest, rot, pos = self._pose(x)
+        local, rest, rot, pos = self.pose(x)
         shift = pos - np.einsum("jab,jb->ja", rot, rest)
         pair_rot = rot[self._pair_joint]
         moved = np.einsum("nab,nb->na", pair_rot, self._rest_pairs(x, local))

@@ -9,7 +9,7 @@ import pytest
 
 from headrecon.errors import AssetError, NetworkUnavailable
 from headrecon.fitting.landmark_embedding import IBUG68_FROM_MEDIAPIPE, EmbeddingOptions, embed_landmarks
-from headrecon.models.head_model import embed
+from headrecon.models.posed_mesh import embed
 from headrecon.perception.networks import Networks, load_networks
 from headrecon.structures import HeadAssets
 

@@ -94,15 +94,15 @@ def test_known_sizes(models: FitModels) -> None:
 
 def test_blocks_and_head_params_agree_with_the_camera(models: FitModels) -> None:
     """The solver's pixels are those of HeadModel through `Cameras`: one convention on both paths."""
-    from headrecon.fitting.fit_report import _camera, _params
+    from headrecon.fitting.fit_report import _camera
 
     values, view = _state(models, np.random.default_rng(4)), _view(models)
     values["neck_pose/0"] = values["jaw_pose/0"] = np.zeros(3)
     x = view.head.flat(values)
     pixels = view.head.project(values, models.points.evaluate(x))
-    output = HeadModel(models.assets)(_params(models, [view], values))
+    output = HeadModel(models.assets)(models.points.layout.unpack(x))
     marks = output.landmarks["mediapipe478"][0, : groups.NUM_MESH]
-    expected, depth = project_points(marks, _camera(view, values))
+    expected, depth = project_points(marks, _camera(view, values).torch())
     np.testing.assert_allclose(pixels[: groups.NUM_MESH], expected.numpy(), atol=0.02)  # float32 against float64
     assert bool((depth > 0).all())
     back = view.head.placement_of(

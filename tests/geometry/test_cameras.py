@@ -103,3 +103,26 @@ def test_projection_jacobian_against_differences() -> None:
         np.testing.assert_allclose(d_point[..., k], (high - low) / (2 * h), atol=1e-3)  # values up to 1e3, h^2 error
     high, low = (cam.project_with_jacobian(points, 900.0 * np.exp(s * h), principal)[0] for s in (1, -1))
     np.testing.assert_allclose(d_log_focal, (high - low) / (2 * h), atol=1e-4)
+
+
+def test_numpy_cameras_give_what_torch_cameras_give() -> None:
+    ours = _some_cameras()
+    arrays = Cameras(ours.viewmats.numpy(), ours.Ks.contiguous().numpy(), ours.width, ours.height)
+    points = torch.randn(len(ours.viewmats), 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    box = (10, 20, 210, 120)
+
+    def compare(got: object, expected: torch.Tensor) -> None:
+        assert isinstance(got, np.ndarray)
+        np.testing.assert_allclose(got, expected.numpy(), rtol=1e-12, atol=1e-12)
+
+    for got, expected in zip(cam.project_points(points.numpy(), arrays), cam.project_points(points, ours), strict=True):
+        compare(got, expected)
+    compare(cam.opengl_from_viewmats(arrays.viewmats), cam.opengl_from_viewmats(ours.viewmats))
+    compare(cam.camera_centers(arrays), cam.camera_centers(ours))
+    compare(cam.crop_cameras(arrays, box).Ks, cam.crop_cameras(ours, box).Ks)
+    compare(cam.look_at(points[:, 0].numpy(), points[:, 1].numpy()), cam.look_at(points[:, 0], points[:, 1]))
+    depth = points[..., 2].abs() + 1
+    pixels = 100 * points[..., :2]
+    compare(cam.unproject_points(pixels.numpy(), depth.numpy(), arrays), cam.unproject_points(pixels, depth, ours))
+    clip = (640, 480, 0.1, 9.0)
+    compare(cam.clip_from_intrinsics(arrays.Ks, *clip), cam.clip_from_intrinsics(ours.Ks, *clip))

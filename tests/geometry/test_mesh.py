@@ -75,3 +75,13 @@ def test_laplacians() -> None:
     dense = mesh.adjacency(triangles, len(vertices)).toarray()
     assert np.array_equal(dense, dense.T)
     assert dense.sum() == 2 * len(mesh.unique_edges(triangles))
+
+
+def test_numpy_meshes_give_what_torch_meshes_give() -> None:
+    vertices, triangles = _sphere()
+    batch = np.stack([vertices, vertices * [1.0, 2.0, 0.5]])
+    for name in ("face_normals", "face_areas", "vertex_normals", "vertex_areas"):
+        found = getattr(mesh, name)(batch, triangles)
+        assert isinstance(found, np.ndarray)
+        expected = getattr(mesh, name)(torch.from_numpy(batch), torch.from_numpy(triangles))
+        np.testing.assert_allclose(found, expected.numpy(), rtol=1e-12, atol=1e-14, err_msg=name)

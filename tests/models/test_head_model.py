@@ -12,6 +12,7 @@ from headrecon.errors import ShapeError
 from headrecon.geometry import so3
 from headrecon.models.head_model import HeadModel, embed
 from headrecon.models.point_model import PointModel
+from headrecon.models.posed_mesh import posed_vertices
 from headrecon.structures import POSE_FIELDS, HeadAssets, HeadParams
 from tests.synthetic_assets import make_tiny_assets
 
@@ -106,6 +107,16 @@ def test_point_model_is_the_head_model_at_its_points(assets: HeadAssets) -> None
     np.testing.assert_allclose(points.joints(x), head.joints[0].numpy(), atol=1e-9)
     unpacked = points.layout.unpack(x)
     torch.testing.assert_close(unpacked.jaw_pose.double(), params.jaw_pose, atol=1e-6, rtol=1e-6)
+
+
+def test_posed_vertices_are_the_head_model_in_numpy(assets: HeadAssets) -> None:
+    points, params = PointModel(assets, assets.landmarks["ibug68"]), random_params(assets, seed=4)
+    offsets = 0.01 * np.random.default_rng(4).normal(size=(assets.num_vertices, 3))
+    head = HeadModel(assets, dtype=torch.float64)
+    for extra in (None, offsets):
+        expected = head(params, None if extra is None else torch.from_numpy(extra)).vertices[0].numpy()
+        found = posed_vertices(assets, points, points.layout.pack(params), extra)
+        np.testing.assert_allclose(found, expected, atol=1e-6)  # the shape terms are summed in float32
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.4, 2.5])
