@@ -58,7 +58,7 @@ def _sum_at_corners(
     total = xp.zeros((*values.shape[:-2], num_vertices, values.shape[-1]), dtype=values.dtype, device=values.device)
     for i in range(3):
         if xp is np:
-            np.add.at(total, (..., triangles[:, i], slice(None)), values)
+            xp.add.at(total, (..., triangles[:, i], slice(None)), values)
         else:
             total = total.index_add(-2, triangles[:, i], values)
     return total
