@@ -24,7 +24,8 @@ enum HrStatus {
   HR_OK = 0,
   HR_ERROR_INDEX = 1,    /* an index array points outside the array it indexes */
   HR_ERROR_ARGUMENT = 2, /* a size or parameter is outside the supported range */
-  HR_ERROR_MEMORY = 3    /* scratch memory could not be allocated */
+  HR_ERROR_MEMORY = 3,   /* scratch memory could not be allocated, or is smaller than needed */
+  HR_ERROR_CUDA = 4      /* CUDA refused; hr_cuda_last_error has its words */
 };
 
 /* Instruction set to run with; HR_ISA_AUTO takes the best that the CPU has. */

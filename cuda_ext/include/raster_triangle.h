@@ -38,10 +38,10 @@ struct TriangleBox {
   bool small;                  /* at most kSmallSide wide and high before it was cut to the image */
 };
 
-/* Whether a point cannot be projected and snapped as it is (NaN cannot). */
+/* Whether a point cannot be projected and snapped as it is (NaN and infinity cannot). */
 HR_HD bool outside_view(const HomPoint& p, float near_z, float far_z) {
   const float reach = HR_GUARD_BAND_PX * p.z;
-  return !(p.z >= near_z && p.z <= far_z && p.x <= reach && p.x >= -reach && p.y <= reach && p.y >= -reach);
+  return !(p.z >= near_z && p.z <= far_z && p.z < INFINITY && p.x <= reach && p.x >= -reach && p.y <= reach && p.y >= -reach);
 }
 
 /* Divides, not multiplies by 1/z: the reference has to round to the same subpixel. lrintf rounds half to even, as torch. */
@@ -117,6 +117,15 @@ HR_HD void set_depth_plane(const SnappedPoint& a, const SnappedPoint& b, const S
   g.inv_z = a.inv_z + (px - a.px) * g.inv_z_dx + (py - a.py) * g.inv_z_dy;
 }
 
+/* The edge function of s->e at (px, py), and its steps. */
+HR_HD void set_edge(const SnappedPoint& s, const SnappedPoint& e, int32_t px, int32_t py, int64_t& edge, int64_t& step_x,
+                    int64_t& step_y) {
+  const int32_t dx = e.x - s.x, dy = e.y - s.y;
+  edge = hr_edge_function(s.x, s.y, e.x, e.y, px, py) - (hr_edge_is_top_left(dx, dy) ? 0 : 1);
+  step_x = -static_cast<int64_t>(dy) * HR_SUBPIXELS;
+  step_y = static_cast<int64_t>(dx) * HR_SUBPIXELS;
+}
+
 /* Set up one projected triangle; false when it covers no pixel centre of the image, or is culled. */
 HR_HD bool set_up_triangle(const HrRasterizeParams& p, const SnappedPoint& a, const SnappedPoint& second,
                            const SnappedPoint& third, TriangleBox& box, TrianglePlanes& g) {
@@ -124,7 +133,7 @@ HR_HD bool set_up_triangle(const HrRasterizeParams& p, const SnappedPoint& a, co
   if (signed_area == 0) return false;
   /* y is down: outward faces (counter-clockwise to the eye) are negative. */
   if (signed_area > 0 && p.cull_backfaces) return false;
-  const SnappedPoint &b = signed_area < 0 ? third : second, &c = signed_area < 0 ? second : third;
+  const SnappedPoint b = signed_area < 0 ? third : second, c = signed_area < 0 ? second : third;
   const int32_t left = min3(a.x, b.x, c.x), right = max3(a.x, b.x, c.x);
   const int32_t top = min3(a.y, b.y, c.y), bottom = max3(a.y, b.y, c.y);
   const int32_t x0 = hr_first_pixel(left), x1 = hr_end_pixel(right), y0 = hr_first_pixel(top), y1 = hr_end_pixel(bottom);
@@ -137,18 +146,34 @@ HR_HD bool set_up_triangle(const HrRasterizeParams& p, const SnappedPoint& a, co
   box.inv_z_min = fminf(a.inv_z, fminf(b.inv_z, c.inv_z));
   box.inv_z_max = fmaxf(a.inv_z, fmaxf(b.inv_z, c.inv_z));
 
-  const SnappedPoint* corner[5] = {&a, &b, &c, &a, &b};
   const int32_t px = box.x0 * HR_SUBPIXELS + HR_SUBPIXELS / 2, py = box.y0 * HR_SUBPIXELS + HR_SUBPIXELS / 2;
-  for (int i = 0; i < 3; ++i) {
-    const SnappedPoint &s = *corner[i + 1], &e = *corner[i + 2];
-    const int32_t dx = e.x - s.x, dy = e.y - s.y;
-    const int64_t value = hr_edge_function(s.x, s.y, e.x, e.y, px, py);
-    g.edge[i] = value - (hr_edge_is_top_left(dx, dy) ? 0 : 1);
-    g.step_x[i] = -static_cast<int64_t>(dy) * HR_SUBPIXELS;
-    g.step_y[i] = static_cast<int64_t>(dx) * HR_SUBPIXELS;
-  }
+  set_edge(b, c, px, py, g.edge[0], g.step_x[0], g.step_y[0]);
+  set_edge(c, a, px, py, g.edge[1], g.step_x[1], g.step_y[1]);
+  set_edge(a, b, px, py, g.edge[2], g.step_x[2], g.step_y[2]);
   set_depth_plane(a, b, c, box.x0 + 0.5, box.y0 + 0.5, g);
   return true;
+}
+
+/* Whether pixel (x, y) of the box is inside, by the integer edge functions. */
+HR_HD bool covers(const TrianglePlanes& g, const TriangleBox& box, int32_t x, int32_t y) {
+  const int64_t across = x - box.x0, down = y - box.y0;
+  int64_t together = 0;
+  for (int i = 0; i < 3; ++i) together |= g.edge[i] + across * g.step_x[i] + down * g.step_y[i];
+  return together >= 0;
+}
+
+/* 1/z at pixel (x, y) of the box, within the range of the corners. */
+HR_HD float inv_z_at(const TrianglePlanes& g, const TriangleBox& box, int32_t x, int32_t y) {
+  const int32_t across = x - box.x0, down = y - box.y0;
+  float value;
+  if (box.small) {
+    const float row = static_cast<float>(g.inv_z) + static_cast<float>(down) * static_cast<float>(g.inv_z_dy);
+    value = static_cast<float>(across) * static_cast<float>(g.inv_z_dx) + row;
+  } else {
+    value = static_cast<float>(g.inv_z + static_cast<double>(down) * g.inv_z_dy + static_cast<double>(across) * g.inv_z_dx);
+  }
+  value = value < box.inv_z_min ? box.inv_z_min : value;
+  return value > box.inv_z_max ? box.inv_z_max : value;
 }
 
 }  // namespace hr
