@@ -34,9 +34,13 @@ _LENSES_MM = (26.0, 35.0, 50.0, 77.0, 85.0)
 
 @dataclass(frozen=True)
 class SyntheticOptions:
-    """What varies. Angles in degrees (uniform within ±), distances in metres, expression: mean count of shapes."""
+    """What varies. Angles in degrees (uniform within ± about `turn`), distances in metres.
+
+    turn: pitch, yaw and roll about which the pose varies. expressions: mean count of shapes at once.
+    """
 
     size: int = 640
+    turn: tuple[float, float, float] = (0.0, 0.0, 0.0)
     yaw: float = 20.0
     pitch: float = 12.0
     roll: float = 8.0
@@ -139,7 +143,7 @@ def _scene(
     # Close enough for the head to fill a good part of the picture, never closer than the stated distances.
     nearest = max(options.distance_m[0], 0.30 * focal / size)
     distance = float(rng.uniform(nearest, max(nearest * 1.4, min(options.distance_m[1], nearest * 2))))
-    angles = np.radians(rng.uniform(-1, 1, 3) * (options.pitch, options.yaw, options.roll))
+    angles = np.radians(rng.uniform(-1, 1, 3) * (options.pitch, options.yaw, options.roll) + np.array(options.turn))
     orient = torch.tensor(angles, dtype=torch.float32)[None]
     params = HeadParams.zeros(assets.num_betas, assets.num_expressions)
     gaze = np.radians(rng.uniform(-1, 1, 2) * options.gaze)
