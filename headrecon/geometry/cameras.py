@@ -145,6 +145,15 @@ def project_points(
     return homogeneous[..., :2] / depth_z[..., None], depth_z
 
 
+def to_homogeneous_image(vertices: Float[Array, "*B V 3"], cameras: Cameras) -> Float[Array, "*C V 3"]:
+    """World positions in metres to homogeneous image space, h = K (R X + t) = (x z, y z, z) with x, y in pixels.
+
+    vertices [V,3] are seen by every camera, [C,V,3] one set by each. Differentiable in vertices and cameras.
+    """
+    projection = cameras.Ks @ cameras.viewmats[..., :3, :]
+    return vertices @ projection[..., :3].mT + projection[..., None, :, 3]
+
+
 def unproject_points(
     pixels: Float[Array, "*C N 2"], depth_z: Float[Array, "*C N"], cameras: Cameras
 ) -> Float[Array, "*C N 3"]:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
+from headrecon.arrays import Array, namespace
 from headrecon.errors import ShapeError
 
 MAX_DEGREE = 3
@@ -35,12 +34,16 @@ def num_harmonics(degree: int) -> int:
     return (degree + 1) ** 2
 
 
-def evaluate_harmonics(directions: Float[Tensor, "*N 3"], degree: int) -> Float[Tensor, "*N K"]:
-    """Basis values for unit directions, K = (degree + 1)^2. Differentiable. Raises ShapeError for degree > 3."""
+def evaluate_harmonics(directions: Float[Array, "*N 3"], degree: int) -> Float[Array, "*N K"]:
+    """Basis values for unit directions, K = (degree + 1)^2; numpy, or torch and then differentiable.
+
+    Raises ShapeError for degree > 3.
+    """
     if not 0 <= degree <= MAX_DEGREE:
         raise ShapeError(f"spherical harmonics are implemented for degree 0 to {MAX_DEGREE}, found {degree}")
-    x, y, z = directions.unbind(-1)
-    basis = [torch.full_like(x, C0)]
+    x, y, z = (directions[..., i] for i in range(3))
+    xp = namespace(directions)
+    basis = [xp.full_like(x, C0)]
     if degree > 0:
         basis += [-C1 * y, C1 * z, -C1 * x]
     if degree > 1:
@@ -61,4 +64,4 @@ def evaluate_harmonics(directions: Float[Tensor, "*N 3"], degree: int) -> Float[
             C3_2B * z * (x * x - y * y),
             -C3_3 * x * (x * x - 3 * y * y),
         ]
-    return torch.stack(basis, -1)
+    return xp.stack(basis, -1)

@@ -6,53 +6,17 @@ not differentiable; `ops/reference/shade.py` holds the same maths in torch, whic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.ops import _native
 from headrecon.ops._register import register_op
-from headrecon.ops.rasterize import Raster
 from headrecon.ops.reference.shade import shade_reference
+from headrecon.ops.samples import ColourSource, Raster, ShadeColours, ShadeGeometry, ShadeLights
 
-_UNIFORM, _VERTEX, _TEXTURE = 0, 1, 2  # HrColourSource in shade.h
-
-
-@dataclass(frozen=True)
-class ShadeGeometry:
-    """The rasterized triangles. corners: per face the indices of 3 vertices, 3 normals and 3 UVs (0 without UVs)."""
-
-    corners: Int[Tensor, "F 9"]
-    vertices: Float[Tensor, "V 3"]
-    normals: Float[Tensor, "N 3"]
-    uvs: Float[Tensor, "T 2"] | None = None
-
-
-@dataclass(frozen=True)
-class ShadeColours:
-    """sRGB surface colour: the first of texture [Th,Tw,3] (row 0 on top), per-vertex [V,3], uniform [3] that is set."""
-
-    texture: Float[Tensor, "Th Tw 3"] | None = None
-    vertex: Float[Tensor, "V 3"] | None = None
-    uniform: Float[Tensor, "3"] | None = None
-
-
-@dataclass(frozen=True)
-class ShadeLights:
-    """Light and how the surface answers it.
-
-    rotations: world to the axes of the lights, one per camera. ambient: light on a matt surface in harmonics of its
-    normal (basis of geometry.harmonics). lights: unit direction to each light, then its intensity. surface: specular
-    reflectance, roughness, and how far light wraps round in red, green, blue.
-    """
-
-    rotations: Float[Tensor, "C 3 3"]
-    ambient: Float[Tensor, "9 3"]
-    lights: Float[Tensor, "L 6"]
-    surface: Float[Tensor, "5"]
+__all__ = ["ShadeColours", "ShadeGeometry", "ShadeLights", "shade"]
 
 
 def shade(
@@ -104,15 +68,15 @@ def _colour_values(colours: ShadeColours, geometry: ShadeGeometry) -> tuple[Tens
                 f"shade: a texture must be [H,W,3] on a mesh with uvs, found {tuple(colours.texture.shape)}"
                 + (" and no uvs" if geometry.uvs is None else "")
             )
-        return colours.texture.float(), _TEXTURE
+        return colours.texture.float(), ColourSource.TEXTURE
     if colours.vertex is not None:
         if colours.vertex.shape != geometry.vertices.shape:
             wanted, found = tuple(geometry.vertices.shape), tuple(colours.vertex.shape)
             raise ShapeError(f"shade: vertex colours must be {wanted}, found {found}")
-        return colours.vertex.float()[None], _VERTEX
+        return colours.vertex.float()[None], ColourSource.VERTEX
     if colours.uniform is None:
         raise ShapeError("shade: needs a texture, vertex colours or one uniform colour, found none")
-    return colours.uniform.float().reshape(1, 1, 3), _UNIFORM
+    return colours.uniform.float().reshape(1, 1, 3), ColourSource.UNIFORM
 
 
 #: Spelled out, because torch cannot infer it from a function that the tests' run-time shape checks have wrapped.

@@ -9,9 +9,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from headrecon.errors import ShapeError
 from headrecon.geometry.cameras import look_at
@@ -27,12 +25,22 @@ def orbit_cameras(
     vertices: Float[np.ndarray, "V 3"],
     yaws_degrees: Sequence[float],
     size: int | tuple[int, int] = 512,
+    **options: float,
+) -> Cameras:
+    """`orbit_views` as float32 tensors."""
+    return orbit_views(vertices, yaws_degrees, size, **options).torch()
+
+
+def orbit_views(
+    vertices: Float[np.ndarray, "V 3"],
+    yaws_degrees: Sequence[float],
+    size: int | tuple[int, int] = 512,
     *,
     pitch_degrees: float = 0.0,
     fov_degrees: float = PORTRAIT_FOV_DEGREES,
     margin: float = 1.08,
 ) -> Cameras:
-    """Cameras on a circle that look at the centre of the vertices' bounding box, the head filling the picture.
+    """Cameras on a circle that look at the centre of the vertices' bounding box, the head filling the picture (numpy).
 
     yaws_degrees: one camera each; 0 is in front (+z), 90 at the subject's left (+x), 180 behind.
     size: pixels, one side or (width, height). pitch_degrees > 0 looks down from above. fov_degrees: over the shorter
@@ -41,16 +49,16 @@ def orbit_cameras(
     picture. Raises ShapeError without vertices or for a pitch of 90 degrees.
     """
     if len(vertices) == 0:
-        raise ShapeError("orbit_cameras: needs at least one vertex to frame, found none")
-    points = torch.as_tensor(np.asarray(vertices, dtype=np.float64))
-    centre = 0.5 * (points.amin(0) + points.amax(0))
+        raise ShapeError("orbit_views: needs at least one vertex to frame, found none")
+    points = np.asarray(vertices, dtype=np.float64)
+    centre = 0.5 * (points.min(0) + points.max(0))
     width, height = (size, size) if isinstance(size, int) else size
     focal = 0.5 * min(width, height) / math.tan(math.radians(fov_degrees) / 2.0)
-    outward = torch.stack([_direction(yaw, pitch_degrees) for yaw in yaws_degrees])
+    outward = np.stack([_direction(yaw, pitch_degrees) for yaw in yaws_degrees])
     distance = _framing_distance(points - centre, outward, (width / 2 / margin / focal, height / 2 / margin / focal))
-    views = look_at(centre + distance * outward, centre.expand_as(outward)).float()
-    k = torch.tensor([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]])
-    return Cameras(views, k.expand(len(views), 3, 3), width, height)
+    views = look_at(centre + distance * outward, np.broadcast_to(centre, outward.shape)).astype(np.float32)
+    k = np.array([[focal, 0.0, width / 2.0], [0.0, focal, height / 2.0], [0.0, 0.0, 1.0]], dtype=np.float32)
+    return Cameras(views, np.tile(k, (len(views), 1, 1)), width, height)
 
 
 def preview_cameras(
@@ -58,32 +66,32 @@ def preview_cameras(
     views: Sequence[str] = ("front", "three_quarter", "profile", "back"),
     size: int | tuple[int, int] = 512,
 ) -> Cameras:
-    """One camera per named view of `VIEW_YAWS`. Raises ShapeError for a name that is not there."""
+    """One camera (numpy) per named view of `VIEW_YAWS`. Raises ShapeError for a name that is not there."""
     unknown = [name for name in views if name not in VIEW_YAWS]
     if unknown:
         raise ShapeError(f"preview_cameras: views must be among {sorted(VIEW_YAWS)}, found {unknown}")
-    return orbit_cameras(vertices, [VIEW_YAWS[name] for name in views], size)
+    return orbit_views(vertices, [VIEW_YAWS[name] for name in views], size)
 
 
 def turntable_cameras(
     vertices: Float[np.ndarray, "V 3"], count: int, size: int | tuple[int, int] = 512, *, pitch_degrees: float = 5.0
 ) -> Cameras:
-    """`count` cameras on a full circle, starting in front; the last is one step short of the first, so it loops."""
-    return orbit_cameras(vertices, [360.0 * i / count for i in range(count)], size, pitch_degrees=pitch_degrees)
+    """`count` cameras (numpy) on a full circle from the front on; the last is one step short of the first: it loops."""
+    return orbit_views(vertices, [360.0 * i / count for i in range(count)], size, pitch_degrees=pitch_degrees)
 
 
-def _direction(yaw_degrees: float, pitch_degrees: float) -> Float[Tensor, "3"]:
+def _direction(yaw_degrees: float, pitch_degrees: float) -> Float[np.ndarray, "3"]:
     """Unit vector from the head to the camera."""
     yaw, pitch = math.radians(yaw_degrees), math.radians(pitch_degrees)
     xyz = [math.sin(yaw) * math.cos(pitch), math.sin(pitch), math.cos(yaw) * math.cos(pitch)]
-    return torch.tensor(xyz, dtype=torch.float64)
+    return np.array(xyz)
 
 
 def _framing_distance(
-    offsets: Float[Tensor, "V 3"], outward: Float[Tensor, "C 3"], tangents: tuple[float, float]
+    offsets: Float[np.ndarray, "V 3"], outward: Float[np.ndarray, "C 3"], tangents: tuple[float, float]
 ) -> float:
     """Distance from which all offsets (from the centre) lie within the half-angles' tangents (across, up)."""
-    rotations = look_at(outward, torch.zeros_like(outward))[:, :3, :3]
+    rotations = look_at(outward, np.zeros_like(outward))[:, :3, :3]
     local = offsets @ rotations.mT  # [C,V,3]: x right, y down, z away from the camera
-    needed = torch.maximum(local[..., 0].abs() / tangents[0], local[..., 1].abs() / tangents[1]) - local[..., 2]
+    needed = np.maximum(abs(local[..., 0]) / tangents[0], abs(local[..., 1]) / tangents[1]) - local[..., 2]
     return max(float(needed.max()), 1e-3)

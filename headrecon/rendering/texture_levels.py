@@ -1,14 +1,12 @@
-"""Smaller versions of a texture, for pictures in which it would shimmer at full size."""
+"""Smaller versions of a texture, for pictures in which it would shimmer at full size. Torch tensors or numpy arrays."""
 
 from __future__ import annotations
 
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from headrecon.geometry.mesh import face_areas
-from headrecon.ops.rasterize import Raster, to_homogeneous_image
-from headrecon.ops.shade import ShadeGeometry
+from headrecon.arrays import Array, namespace
+from headrecon.geometry.cameras import to_homogeneous_image
+from headrecon.ops.samples import Raster, ShadeGeometry
 from headrecon.structures import Cameras
 
 #: A texture is never averaged below this side: what is left would be mixed across the borders of the UV islands.
@@ -21,18 +19,19 @@ class TextureLevels:
     One level serves a whole picture. Heads have even UVs, so this is close to mipmapping at a fraction of its cost.
     """
 
-    def __init__(self, texture: Float[Tensor, "H W 3"]) -> None:
+    def __init__(self, texture: Float[Array, "H W 3"]) -> None:
         self._levels = [texture]
 
-    def for_view(self, geometry: ShadeGeometry, raster: Raster, camera: Cameras) -> Float[Tensor, "h w 3"]:
+    def for_view(self, geometry: ShadeGeometry, raster: Raster, camera: Cameras) -> Float[Array, "h w 3"]:
         """The level of which a sample of this raster covers one to two texels a side (the median over samples)."""
         wanted = 0
         share = self._texels_per_sample(geometry, raster, camera)
         while share >= 4.0 and self._can_halve(wanted):
             share, wanted = share / 4.0, wanted + 1
         while len(self._levels) <= wanted:
-            last = self._levels[-1].permute(2, 0, 1)[None]
-            self._levels.append(torch.nn.functional.avg_pool2d(last, 2)[0].permute(1, 2, 0).contiguous())
+            last = self._levels[-1]
+            upper, lower = (last[row::2, 0::2] + last[row::2, 1::2] for row in (0, 1))
+            self._levels.append(0.25 * (upper + lower))
         return self._levels[wanted]
 
     def _can_halve(self, level: int) -> bool:
@@ -47,15 +46,14 @@ class TextureLevels:
             return 0.0
         # A few thousand samples tell the median well enough.
         faces = faces[:: max(len(faces) // 4096, 1)]
-        corners = geometry.corners[faces].long()
+        corners = geometry.corners[faces]
         height, width = self._levels[0].shape[:2]
         points = to_homogeneous_image(geometry.vertices[corners[:, :3]].reshape(-1, 3), camera)[0]
-        pixels = (points[:, :2] / points[:, 2:].clamp(min=1e-6)).reshape(-1, 3, 2)
-        texels = geometry.uvs[corners[:, 6:]] * torch.tensor([width, height])
-        ratios = _areas(texels) / _areas(pixels).clamp(min=1e-6)
-        return float(ratios.median())
+        pixels = (points[:, :2] / points[:, 2:].clip(1e-6)).reshape(-1, 3, 2)
+        ratios = width * height * _areas(geometry.uvs[corners[:, 6:]]) / _areas(pixels).clip(1e-6)
+        return float(namespace(ratios).median(ratios))
 
 
-def _areas(triangles: Float[Tensor, "F 3 2"]) -> Float[Tensor, " F"]:
-    flat = torch.nn.functional.pad(triangles, (0, 1)).reshape(-1, 3)
-    return face_areas(flat, torch.arange(len(flat)).reshape(-1, 3))
+def _areas(triangles: Float[Array, "F 3 2"]) -> Float[Array, " F"]:
+    first, second = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    return 0.5 * abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])

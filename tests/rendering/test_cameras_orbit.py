@@ -21,7 +21,7 @@ def test_named_views_stand_where_they_should() -> None:
 
 
 def test_front_view_is_upright_and_shows_the_subjects_left_on_the_right() -> None:
-    cameras = preview_cameras(HEAD, ["front"])
+    cameras = preview_cameras(HEAD, ["front"]).torch()
     centre = torch.tensor([0.0, 0.145, 0.0])
     points = torch.stack([centre, centre + torch.tensor([0.01, 0, 0]), centre + torch.tensor([0, 0.01, 0])])
     pixels, _ = project_points(points[None], cameras)
@@ -44,7 +44,7 @@ def test_everything_is_in_the_picture_and_fills_it(size: tuple[int, int], pitch:
 
 
 def test_turntable_is_a_closed_circle() -> None:
-    cameras = turntable_cameras(HEAD, 8, 64)
+    cameras = turntable_cameras(HEAD, 8, 64).torch()
     centers = camera_centers(cameras)
     centre = torch.as_tensor(0.5 * (HEAD.min(0) + HEAD.max(0))).float()
     distances = torch.linalg.vector_norm(centers - centre, dim=1)
