@@ -67,7 +67,7 @@ class SurfaceIndex:
         centroids = self.corners.mean(1)
         self.radius = np.sqrt(((self.corners - centroids[:, None]) ** 2).sum(2).max(1))
         smallest = max(float(np.median(self.radius)), 1e-12)
-        level = np.ceil(np.log2(np.maximum(self.radius / smallest, 1.0))).astype(int)
+        level = np.ceil(np.log2(np.maximum(self.radius / smallest, 1.0)) / 2).astype(int)
         self._classes = []
         for size in np.unique(level):
             own = np.flatnonzero(level == size)
