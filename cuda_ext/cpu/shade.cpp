@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "c_api.h"
+#include "texture.h"
 #include "thread_pool.h"
 
 namespace hr {
@@ -86,24 +87,13 @@ float mix(const float* values, const float* w, int k) {
   return w[0] * values[k] + w[1] * values[kWidth + k] + w[2] * values[2 * kWidth + k];
 }
 
-float clamp_to(float x, int last) {  // NaN becomes 0
-  return x > 0.0f ? (x < static_cast<float>(last) ? x : static_cast<float>(last)) : 0.0f;
-}
-
 void sample_texture(const HrShadeParams& p, float u, float v, float* out) {
-  // Clamping to the outermost texel centres is the same as repeating the border beyond them.
-  const int last_x = p.texture_width - 1, last_y = p.texture_height - 1;
-  const float x = clamp_to(u * p.texture_width - 0.5f, last_x), y = clamp_to((1.0f - v) * p.texture_height - 0.5f, last_y);
-  const int64_t c0 = static_cast<int64_t>(x), r0 = static_cast<int64_t>(y);
-  const int64_t c1 = c0 < last_x ? c0 + 1 : last_x, r1 = r0 < last_y ? r0 + 1 : last_y;
-  const float ax = x - static_cast<float>(c0), ay = y - static_cast<float>(r0);
-  const float* texels = p.colours;
-  const float *t00 = texels + 3 * (r0 * p.texture_width + c0), *t01 = texels + 3 * (r0 * p.texture_width + c1);
-  const float *t10 = texels + 3 * (r1 * p.texture_width + c0), *t11 = texels + 3 * (r1 * p.texture_width + c1);
-  for (int k = 0; k < 3; ++k) {
-    const float upper = t00[k] + ax * (t01[k] - t00[k]), lower = t10[k] + ax * (t11[k] - t10[k]);
-    out[k] = upper + ay * (lower - upper);
-  }
+  HrTexels t;
+  hr_texels(u, v, p.texture_height, p.texture_width, HR_WRAP_CLAMP, &t);
+  const float* upper = p.colours + 3 * static_cast<int64_t>(t.upper) * p.texture_width;
+  const float* lower = p.colours + 3 * static_cast<int64_t>(t.lower) * p.texture_width;
+  const int left = 3 * t.left, right = 3 * t.right;
+  for (int k = 0; k < 3; ++k) out[k] = hr_bilinear(&t, upper[left + k], upper[right + k], lower[left + k], lower[right + k]);
 }
 
 void add_sample(const HrShadeParams& p, const float* camera, const FaceData& face, const float* w, int pixel, Block& block) {

@@ -18,9 +18,20 @@ from typing import Any
 import numpy as np
 
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
-from headrecon.ops._native_params import InterpolateParams, RasterizeParams, ShadeParams
+from headrecon.ops._native_params import (
+    AntialiasParams,
+    InterpolateGradParams,
+    InterpolateParams,
+    PyramidParams,
+    RasterizeGradParams,
+    RasterizeParams,
+    ScreenSlopesParams,
+    ShadeParams,
+    TextureGradParams,
+    TextureParams,
+)
 
-ABI_VERSION = 2  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 3  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
@@ -30,7 +41,16 @@ ISA = {"auto": 0, "base": 1, "avx512": 2}
 #: Every op: hr_<name>_cpu in the CPU library, hr_<name>_cuda in the CUDA library, and the struct that both take.
 OPS: dict[str, type[Structure]] = {
     "rasterize": RasterizeParams,
+    "rasterize_backward": RasterizeGradParams,
     "interpolate": InterpolateParams,
+    "interpolate_backward": InterpolateGradParams,
+    "screen_slopes": ScreenSlopesParams,
+    "pyramid": PyramidParams,
+    "pyramid_backward": PyramidParams,
+    "texture": TextureParams,
+    "texture_backward": TextureGradParams,
+    "antialias": AntialiasParams,
+    "antialias_backward": AntialiasParams,
     "shade": ShadeParams,
 }
 #: A torch tensor, or a numpy array. Not both in one call.

@@ -8,6 +8,12 @@ from __future__ import annotations
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 
 
+def _layout(pointers: str, int64s: str, int32s: str) -> list[tuple[str, type]]:
+    """Fields of a struct that holds pointers, then 64-bit, then 32-bit integers."""
+    kinds = ((pointers, c_void_p), (int64s, c_int64), (int32s, c_int32))
+    return [(name, kind) for names, kind in kinds for name in names.split()]
+
+
 class RasterizeParams(Structure):
     """HrRasterizeParams in rasterize.h, field by field."""
 
@@ -47,6 +53,72 @@ class InterpolateParams(Structure):
         ("channels", c_int32),
         ("num_threads", c_int32),
     ]
+
+
+class RasterizeGradParams(Structure):
+    """HrRasterizeGradParams in rasterize.h, field by field."""
+
+    _fields_ = _layout(
+        "points_hom faces face_index grad_barycentrics grad_depth grad_points",
+        "batch num_vertices num_faces",
+        "height width num_threads isa",
+    )
+
+
+class InterpolateGradParams(Structure):
+    """HrInterpolateGradParams in interpolate.h, field by field."""
+
+    _fields_ = _layout(
+        "attributes faces face_index barycentrics grad_values grad_attributes grad_barycentrics",
+        "batch attribute_batch num_vertices num_faces num_pixels",
+        "channels num_threads",
+    )
+
+
+class ScreenSlopesParams(Structure):
+    """HrScreenSlopesParams in interpolate.h, field by field."""
+
+    _fields_ = _layout(
+        "points_hom faces attributes attribute_faces face_index slopes",
+        "batch num_vertices num_attributes num_faces",
+        "height width channels num_threads",
+    )
+
+
+class PyramidParams(Structure):
+    """HrPyramidParams in texture.h, field by field."""
+
+    _fields_ = _layout("pyramid", "batch", "height width levels channels num_threads")
+
+
+class TextureParams(Structure):
+    """HrTextureParams in texture.h, field by field."""
+
+    _fields_ = _layout(
+        "pyramid uvs uv_slopes face_index values",
+        "batch texture_batch num_pixels",
+        "height width levels channels wrap num_threads",
+    )
+
+
+class TextureGradParams(Structure):
+    """HrTextureGradParams in texture.h, field by field."""
+
+    _fields_ = _layout(
+        "pyramid uvs uv_slopes face_index grad_values grad_pyramid grad_uvs",
+        "batch texture_batch num_pixels",
+        "height width levels channels wrap num_threads",
+    )
+
+
+class AntialiasParams(Structure):
+    """HrAntialiasParams in antialias.h, field by field."""
+
+    _fields_ = _layout(
+        "image face_index depth_z points_hom faces neighbours grad_out out grad_points pixels outline rim",
+        "batch num_vertices num_faces",
+        "height width channels num_threads",
+    )
 
 
 class ShadeParams(Structure):

@@ -1,4 +1,4 @@
-"""Vertex attributes over pixels, and bilinear texture lookup."""
+"""Vertex attributes over pixels, and how they change from one pixel to the next."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.errors import ShapeError
-from headrecon.ops import _native
+from headrecon.ops import _native, _native_calls
 from headrecon.ops._register import register_op
-from headrecon.ops.reference.interpolate import interpolate_gradients, interpolate_reference
+from headrecon.ops.rasterize import Raster
+from headrecon.ops.reference.interpolate import (
+    interpolate_gradients,
+    interpolate_reference,
+    screen_slopes_reference,
+)
 
 
 def interpolate(
@@ -74,12 +79,96 @@ def _setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-    attributes, faces, face_index, barycentrics = ctx.saved_tensors
-    needs = ctx.needs_input_grad
-    grad_attributes, grad_barycentrics = interpolate_gradients(
-        attributes, faces, face_index, barycentrics, grad, (needs[0], needs[3])
-    )
+    inputs = ctx.saved_tensors
+    needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[3])
+    if _native.use_reference(inputs[0]) or inputs[0].shape[-1] == 0:
+        found = interpolate_gradients(*inputs, grad, needs)
+    else:
+        found = _interpolate_backward(*inputs, grad, *needs)
+    grad_attributes, grad_barycentrics = (g if need else None for g, need in zip(found, needs, strict=True))
     return grad_attributes, None, None, grad_barycentrics
 
 
+def _backward_kernel(
+    attributes: Tensor,
+    faces: Tensor,
+    face_index: Tensor,
+    barycentrics: Tensor,
+    grad: Tensor,
+    need_attributes: bool,
+    need_barycentrics: bool,
+) -> tuple[Tensor, Tensor]:
+    inputs = (attributes.contiguous(), faces.contiguous(), face_index.contiguous(), barycentrics.contiguous())
+    found = _native_calls.interpolate_backward(inputs, grad.contiguous(), (need_attributes, need_barycentrics))
+    grad_attributes, grad_barycentrics = (attributes.new_empty(0) if g is None else g for g in found)
+    return grad_attributes, grad_barycentrics
+
+
+def _backward_fake(attributes: Tensor, faces: Tensor, face_index: Tensor, barycentrics: Tensor, *args: Any) -> Any:
+    need_attributes, need_barycentrics = args[-2:]
+    return (
+        attributes.new_empty(attributes.shape if need_attributes else (0,)),
+        attributes.new_empty(barycentrics.shape if need_barycentrics else (0,)),
+    )
+
+
+def screen_slopes(
+    attributes: Float[Tensor, "N D"],
+    attribute_faces: Int[Tensor, "F 3"],
+    raster: Raster,
+    points_hom: Float[Tensor, "B V 3"],
+    faces: Int[Tensor, "F 3"],
+) -> Float[Tensor, "B H W D 2"]:
+    """How interpolated attributes change per pixel to the right [..., 0] and down [..., 1]; 0 where there is no face.
+
+    points_hom and faces are those that were rasterized; attribute_faces has a row for each of faces. This is what
+    `texture.sample_texture` needs to know about UVs to choose its level. float32. Not differentiable: the result is cut
+    off from autograd. Raises ShapeError for shapes or indices that do not fit.
+    """
+    batch, vertices = points_hom.shape[:2]
+    if raster.face_index.ndim != 3 or raster.face_index.shape[0] != batch or faces.shape != attribute_faces.shape:
+        raise ShapeError(
+            f"screen_slopes: the raster must have {batch} images and both tables of faces {tuple(faces.shape)}, found "
+            f"{tuple(raster.face_index.shape)} and {tuple(attribute_faces.shape)}"
+        )
+    if attributes.ndim != 2 or attributes.dtype != torch.float32 or points_hom.dtype != torch.float32:
+        raise ShapeError(
+            f"screen_slopes: attributes must be float32 [N,D], found {attributes.dtype} {attributes.shape}"
+        )
+    return _screen_slopes(
+        points_hom.detach(),
+        faces.to(torch.int32),
+        attributes.detach(),
+        attribute_faces.to(torch.int32),
+        raster.face_index.to(torch.int32),
+    )
+
+
+def _slopes_kernel(
+    points_hom: Tensor, faces: Tensor, attributes: Tensor, attribute_faces: Tensor, face_index: Tensor
+) -> Tensor:
+    run = screen_slopes_reference if _native.use_reference(points_hom) else _native_calls.screen_slopes
+    return run(*(t.contiguous() for t in (points_hom, faces, attributes, attribute_faces, face_index)))
+
+
+def _slopes_fake(
+    points_hom: Tensor, faces: Tensor, attributes: Tensor, attribute_faces: Tensor, face_index: Tensor
+) -> Tensor:
+    return points_hom.new_empty((*face_index.shape, attributes.shape[1], 2))
+
+
 _interpolate = register_op("interpolate", _SCHEMA, _interpolate_cpu, _interpolate_fake, _backward, _setup_context)
+_interpolate_backward = register_op(
+    "interpolate_backward",
+    _SCHEMA.replace(") ->", ", Tensor grad, bool need_attributes, bool need_barycentrics) ->").replace(
+        "-> Tensor", "-> (Tensor, Tensor)"
+    ),
+    _backward_kernel,
+    _backward_fake,
+)
+_screen_slopes = register_op(
+    "screen_slopes",
+    "(Tensor points_hom, Tensor faces, Tensor attributes, Tensor attribute_faces, Tensor face_index) -> Tensor",
+    _slopes_kernel,
+    _slopes_fake,
+)

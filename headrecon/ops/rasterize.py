@@ -13,46 +13,19 @@ The rules, shared by every back end (and spelled out in plain torch in `ops/refe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.errors import ShapeError
-from headrecon.ops import _native
+from headrecon.geometry.cameras import to_homogeneous_image
+from headrecon.ops import _native, _native_calls
 from headrecon.ops._register import register_op
-from headrecon.ops.reference.rasterize import rasterize_reference
-from headrecon.structures import Cameras
+from headrecon.ops.reference.gradients import gradients_of
+from headrecon.ops.reference.rasterize import rasterize_reference, resolve_reference
+from headrecon.ops.samples import DEFAULT_NEAR_Z, Raster
 
-#: Half a centimetre before the camera: nearer surfaces are cut away. Heads are filmed from 20 cm and more.
-DEFAULT_NEAR_Z = 0.005
-
-
-@dataclass(frozen=True)
-class Raster:
-    """What each pixel sees. face_index is -1, and the rest 0, where there is no face.
-
-    barycentrics are perspective-correct (linear on the face in 3D), >= 0 and sum to 1; depth_z is in metres.
-    """
-
-    face_index: Int[Tensor, "C H W"]
-    barycentrics: Float[Tensor, "C H W 3"]
-    depth_z: Float[Tensor, "C H W"]
-
-    @property
-    def covered(self) -> Tensor:
-        """bool [C,H,W]: whether the pixel sees a face."""
-        return self.face_index >= 0
-
-
-def to_homogeneous_image(vertices: Float[Tensor, "*B V 3"], cameras: Cameras) -> Float[Tensor, "*C V 3"]:
-    """World positions in metres to homogeneous image space, h = K (R X + t) = (x z, y z, z) with x, y in pixels.
-
-    vertices [V,3] are seen by every camera, [C,V,3] one set by each. Differentiable in vertices and cameras.
-    """
-    projection = cameras.Ks @ cameras.viewmats[..., :3, :]
-    return vertices @ projection[..., :3].transpose(-1, -2) + projection[..., None, :, 3]
+__all__ = ["DEFAULT_NEAR_Z", "Raster", "rasterize", "to_homogeneous_image"]
 
 
 def rasterize(
@@ -70,7 +43,8 @@ def rasterize(
     points_hom: float32 vertices from `to_homogeneous_image`. faces: int32 or int64. near_z, far_z: metres.
     cull_backfaces drops faces whose vertices run clockwise as seen by the camera.
     Raises ShapeError for wrong shapes, types or indices; NativeMissing on a device without a built back end.
-    Not differentiable yet: asking autograd for gradients through it raises.
+    Barycentrics and depth are differentiable in points_hom (and through `to_homogeneous_image` in vertices and cameras).
+    Which face a pixel sees is a constant: outlines move only through `antialias`.
     Method: Olano and Greer, Graphics Hardware 1997 (barycentrics in homogeneous coordinates); Pineda, SIGGRAPH 1988.
     """
     _check_inputs(points_hom, faces, height, width, near_z, far_z)
@@ -123,4 +97,50 @@ def _rasterize_fake(
     )
 
 
-_rasterize = register_op("rasterize", _SCHEMA, _rasterize_cpu, _rasterize_fake)
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    ctx.save_for_backward(inputs[0], inputs[1], output[0])
+    ctx.mark_non_differentiable(output[0])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, _: object, grad_barycentrics: Tensor | None, grad_depth: Tensor | None) -> tuple[Any, ...]:
+    points_hom, faces, face_index = ctx.saved_tensors
+    if grad_barycentrics is None and grad_depth is None:
+        return (None,) * 7
+    if _native.use_reference(points_hom):
+        (grad,) = gradients_of(
+            lambda points: resolve_reference(points, faces, face_index),
+            (points_hom,),
+            (True,),
+            (grad_barycentrics, grad_depth),
+        )
+    else:
+        grad = _rasterize_backward(points_hom, faces, face_index, grad_barycentrics, grad_depth)
+    return (grad, None, None, None, None, None, None)
+
+
+def _backward_kernel(
+    points_hom: Tensor, faces: Tensor, face_index: Tensor, grad_barycentrics: Tensor | None, grad_depth: Tensor | None
+) -> Tensor:
+    return _native_calls.rasterize_backward(
+        points_hom.contiguous(),
+        faces.to(torch.int32).contiguous(),
+        face_index.contiguous(),
+        (
+            None if grad_barycentrics is None else grad_barycentrics.contiguous(),
+            None if grad_depth is None else grad_depth.contiguous(),
+        ),
+    )
+
+
+def _backward_fake(points_hom: Tensor, *args: object) -> Tensor:
+    return points_hom.new_empty(points_hom.shape)
+
+
+_rasterize = register_op("rasterize", _SCHEMA, _rasterize_cpu, _rasterize_fake, _backward, _setup_context)
+_rasterize_backward = register_op(
+    "rasterize_backward",
+    "(Tensor points_hom, Tensor faces, Tensor face_index, Tensor? grad_barycentrics, Tensor? grad_depth) -> Tensor",
+    _backward_kernel,
+    _backward_fake,
+)

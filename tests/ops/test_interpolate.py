@@ -1,4 +1,4 @@
-"""Attribute interpolation and texture lookup."""
+"""Attribute interpolation."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import torch
 
 from headrecon.errors import ShapeError
 from headrecon.ops import interpolate as ops
-from headrecon.ops import texture
 from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import rasterize
 from headrecon.ops.reference.interpolate import interpolate_gradients, interpolate_reference
-from headrecon.ops.texture import sample_texture
 from tests.ops.meshes import as_users_call_it, hom
 
 INF = float("inf")
@@ -96,35 +94,3 @@ def test_bad_input_is_named() -> None:
         interpolate(torch.rand(2, 3, 1), faces, index, weights)
     with pytest.raises(ShapeError, match="float32"):
         interpolate(torch.rand(3, 1).double(), faces, index, weights)
-
-
-def test_texel_centres_and_v_up() -> None:
-    # 2 rows, 3 columns; row 0 is the top of the picture, which is v near 1.
-    picture = torch.arange(6.0).reshape(2, 3, 1)
-    uvs = torch.tensor([[(j + 0.5) / 3, 1 - (i + 0.5) / 2] for i in range(2) for j in range(3)])
-    torch.testing.assert_close(sample_texture(picture, uvs)[:, 0], torch.arange(6.0))
-    torch.testing.assert_close(sample_texture(picture, torch.tensor([0.5, 0.5])), torch.tensor([2.5]))
-
-
-def test_wrap() -> None:
-    picture = torch.arange(4.0).reshape(1, 4, 1)
-    outside = torch.tensor([[-0.125, 0.5], [1.125, 0.5], [0.0, 0.5]])
-    assert sample_texture(picture, outside)[:, 0].tolist() == [0.0, 3.0, 0.0]
-    assert sample_texture(picture, outside, wrap="repeat")[:, 0].tolist() == [3.0, 0.0, 1.5]
-
-
-def test_texture_gradients() -> None:
-    generator = torch.Generator().manual_seed(0)
-    picture = torch.rand(3, 4, 2, generator=generator, dtype=torch.float64, requires_grad=True)
-    uvs = (torch.rand(5, 2, generator=generator, dtype=torch.float64) * 0.8 + 0.1).requires_grad_()
-    assert torch.autograd.gradcheck(sample_texture, (picture, uvs))
-
-
-def test_texture_bad_input() -> None:
-    sample_texture = as_users_call_it(texture.sample_texture)
-    with pytest.raises(ShapeError, match=r"\[H,W,D\]"):
-        sample_texture(torch.rand(3, 4), torch.rand(2, 2))
-    with pytest.raises(ShapeError, match=r"H, W > 0"):
-        sample_texture(torch.rand(0, 4, 3), torch.rand(2, 2))
-    with pytest.raises(ShapeError, match=r"uvs must be"):
-        sample_texture(torch.rand(3, 4, 3), torch.rand(2, 3))

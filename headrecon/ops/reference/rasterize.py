@@ -53,7 +53,7 @@ def rasterize_reference(
         for part in _in_portions(_prepare(points_hom[b, faces], size, clip)):
             _draw(part, width, clip, face_index[b], inv_z)
     face_index = face_index.reshape(batch, height, width)
-    barycentrics, depth_z = _resolve(points_hom, faces, face_index)
+    barycentrics, depth_z = resolve_reference(points_hom, faces, face_index)
     return face_index.to(torch.int32), barycentrics, depth_z
 
 
@@ -133,12 +133,15 @@ def _covered_exactly(snapped: Tensor, row: Tensor, x: Tensor, y: Tensor, cull: b
     return ((side > 0) | ((side == 0) & top_left[row])).all(-1) & visible[row]
 
 
-def _resolve(points_hom: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Tensor, Tensor]:
-    """Barycentrics and depth of what each pixel sees, in float64, returned in the type of points_hom."""
+def resolve_reference(points_hom: Tensor, faces: Tensor, face_index: Tensor) -> tuple[Tensor, Tensor]:
+    """Barycentrics and depth of what each pixel sees, in float64, returned in the type of points_hom.
+
+    Differentiable in points_hom: the twin of the native backward pass.
+    """
     barycentrics = torch.zeros(*face_index.shape, 3, dtype=torch.float64)
     depth_z = torch.zeros(face_index.shape, dtype=torch.float64)
     b, y, x = torch.nonzero(face_index >= 0, as_tuple=True)
-    corners = points_hom.double()[b[:, None], faces[face_index[b, y, x]]]  # [P,3,3]
+    corners = points_hom.double()[b[:, None], faces.long()[face_index[b, y, x].long()]]  # [P,3,3]
     offsets = corners[..., :2] - torch.stack([x + 0.5, y + 0.5], -1).double()[:, None] * corners[..., 2:]
     following, last = offsets.roll(-1, dims=1), offsets.roll(-2, dims=1)
     weights = following[..., 0] * last[..., 1] - following[..., 1] * last[..., 0]

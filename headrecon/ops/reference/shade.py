@@ -8,7 +8,7 @@ from torch import Tensor
 
 from headrecon.geometry.harmonics import evaluate_harmonics
 from headrecon.ops.reference.interpolate import interpolate_reference
-from headrecon.ops.texture import sample_texture
+from headrecon.ops.reference.texture import texture_reference
 
 #: Samples shaded at once. Few enough that the working set stays in the second-level cache, and that torch runs each
 #: step on one thread: hundreds of tiny parallel regions crawl when anything else uses the cores.
@@ -108,7 +108,8 @@ def _albedo(
     corners, _, _, uvs = geometry
     values, source = colours
     if source == 2:
-        srgb = sample_texture(values, _values(points, uvs, corners[:, 6:]))
+        lookups = (_values(points, uvs, corners[:, 6:])[None], None, None)
+        srgb = texture_reference(values.flatten(0, 1)[None], lookups, values.shape[:2], 1, "clamp")[0]
     elif source == 1:
         srgb = _values(points, values[0], corners[:, :3])
     else:
