@@ -23,7 +23,7 @@ NATIVE_SOURCES := $(wildcard setup.py) $(shell find cuda_ext -type f 2>/dev/null
 help:
 	@echo "make demo    set up, reconstruct a portrait, say where the report is"
 	@echo "make test    set up what is missing and run the tests (ARGS='-k camera' to choose)"
-	@echo "make check   lint, format, types, layers, and the native library compiles"
+	@echo "make check   lint, format, types, layers; the native library compiles, its CUDA part too where nvcc is"
 	@echo "make bench   time every stage and the whole command"
 	@echo "make native  build the native library again"
 	@echo "make format  let ruff tidy the code"
@@ -90,6 +90,7 @@ check: $(VENV)/.stamp-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory native-built
+	@$(BIN)/python setup.py -q check_cuda
 
 bench: $(VENV)/.stamp-install
 	@$(BIN)/python benchmarks/run.py $(ARGS)
@@ -103,6 +104,8 @@ check native-built: export HEADRECON_REQUIRE_NATIVE = 1
 native-built: $(VENV)/.stamp-install
 	@$(BIN)/python -c "from headrecon.ops import _native; d = _native.describe(); print('native library:', \
 	' '.join(d['isas_compiled']) or d['hint'], '-', d['path']); raise SystemExit(not d['built'])"
+	@$(BIN)/python -c "from headrecon.ops import _native; d = _native.describe(); print('CUDA part:', \
+	' '.join(d['cuda_archs']) or d['cuda_hint'] or 'not built (needs nvcc)'); raise SystemExit(bool(d['cuda_hint']))"
 
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .
