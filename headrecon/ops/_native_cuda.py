@@ -102,7 +102,7 @@ def raise_faults() -> None:
             continue
         words[slot] = 0
         raise ShapeError(
-            f"{op}: an index was out of range on the GPU (faces must index the vertices, and pixels the faces). An earlier "
+            f"{op}: an index was out of range on the GPU (faces must index the vertices, pixels the faces). An earlier "
             "call may be to blame: with CUDA_LAUNCH_BLOCKING=1 in the environment each call reports its own"
         )
 
