@@ -251,7 +251,7 @@ class CheckCuda(Command):
                 worst = max(worst, spilled)
                 print(f"  {registers:4d} {spilled:4d} {stack:5d} {shared:6d}  {source.stem}: {kernel}")
         if worst > MOST_SPILLED_BYTES:
-            raise SystemExit(f"a kernel spills {worst} bytes; setup.py allows {MOST_SPILLED_BYTES} (MOST_SPILLED_BYTES)")
+            raise SystemExit(f"a kernel spills {worst} bytes; at most {MOST_SPILLED_BYTES} are allowed in setup.py")
 
 
 def kernel_usage(report: str) -> dict[str, tuple[int, int, int, int]]:
