@@ -68,6 +68,10 @@ class TextureConfig:
     """The skin's colour map."""
 
     size: int = setting(1024, "width and height of the texture in pixels", low=64, high=8192)
+    detail: str = setting(
+        "full", "full: completed on all sides; sketch: the photo where it shows the head, plain colours elsewhere",
+        choices=("full", "sketch"),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

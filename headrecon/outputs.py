@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from headrecon.config import as_dict, as_yaml
 from headrecon.geometry.cameras import project_points
@@ -82,7 +81,7 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
         result.assets,
         result.neutral,
         result.texture,
-        params=result.params if posed else None,
+        params=result.fit.arrays if posed else None,
         licences=result.licences,
         morph_normals=result.config.output.morph_normals,
     )
@@ -101,16 +100,17 @@ def _comment(result: Reconstruction) -> str:
 def scene_of(result: Reconstruction) -> HeadScene:
     """What the pictures of a report show."""
     points = embed(result.posed, result.assets.landmarks["mediapipe478"]).astype(np.float32)
-    fitted, _ = project_points(torch.from_numpy(points), result.cameras)
+    camera = result.fit.pinholes[0]
+    fitted, _ = project_points(points, camera)
     return HeadScene(
         result.assets,
         result.image.image_srgb,
-        result.cameras,
+        camera,
         result.neutral,
         result.posed,
         result.texture,
         result.observation.landmarks[:, :2],
-        fitted.reshape(-1, 2).numpy(),
+        fitted,
     )
 
 
@@ -126,7 +126,7 @@ def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, 
     start = time.perf_counter()
     path = result.image.path
     metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
-    write_transforms(folder / "transforms.json", result.cameras, [path.name])
+    write_transforms(folder / "transforms.json", result.fit.pinholes[0], [path.name])
     write_json(folder / "landmarks3d.json", landmarks_document(result.landmarks), digits=6)
     write_text(folder / "config.yaml", as_yaml(result.config))
     content = ReportContent(
@@ -144,8 +144,8 @@ def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, 
     result.timings.seconds["documents"] = time.perf_counter() - start
     record = HeadRecord(
         assets=result.assets,
-        params=result.params,
-        cameras=result.cameras,
+        params=result.fit.arrays,
+        cameras=result.fit.pinholes[0],
         image=path,
         image_sha256=sha256_of(path) if path.is_file() else "",
         focal_source=result.focal_source,

@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
-from headrecon.appearance.openings import face_openings
-from headrecon.appearance.projection import Photo
-from headrecon.appearance.texture import make_texture
 from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import InputError
 from headrecon.fitting.detector_noise import load_detector_noise
@@ -29,7 +25,7 @@ from headrecon.io.exif import FocalHint
 from headrecon.io.images import LoadedImage, from_array, load_image
 from headrecon.io.runs import Timings
 from headrecon.licences import licences_of
-from headrecon.models.head_model import HeadModel, HeadOutput
+from headrecon.models.posed_mesh import embed, posed_vertices
 from headrecon.models.store import load_head
 from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.perception.networks import Networks, load_networks
@@ -51,8 +47,6 @@ class Reconstruction:
     image: LoadedImage
     observation: FaceObservation
     assets: HeadAssets
-    params: HeadParams
-    cameras: Cameras
     fit: LandmarkFit
     neutral: Float[np.ndarray, "V 3"]
     posed: Float[np.ndarray, "V 3"]
@@ -63,6 +57,16 @@ class Reconstruction:
     licences: tuple[Licence, ...]
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
+
+    @property
+    def params(self) -> HeadParams:
+        """The head's parameters as tensors (`fit.arrays` in numpy)."""
+        return self.fit.params
+
+    @property
+    def cameras(self) -> Cameras:
+        """The photo's camera as tensors (`fit.pinholes[0]` in numpy)."""
+        return self.fit.camera
 
     def save(self, out_dir: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None) -> Path:
         """Write the output folder (docs/formats.md), whole or not at all, and return its path. Raises InputError."""
@@ -121,36 +125,25 @@ def reconstruct(
     with timings.stage("see"):
         observations = observe_faces(loaded.image_srgb, engine.networks)
         observation, face_warning = choose_face(observations, config.perception.face)
-        mask = person_mask(loaded.image_srgb, engine.networks, observation)
     report("fitting the head", 0.35)
     with timings.stage("fit"):
         hint, focal_source = _focal_hint(loaded, config)
         fit = engine.fitter.fit(observation, CameraHint(focal=hint), _knowledge(config))
-        neutral, posed = _heads(engine.assets, fit)
-        camera = fit.camera.to(torch.float32)
+        neutral, posed = _heads(engine, fit)
     report("painting the texture", 0.45)
     with timings.stage("texture"):
-        photo = Photo(
-            torch.from_numpy(np.require(loaded.image_srgb, requirements="W")),  # torch wants it writable
-            camera,
-            torch.from_numpy(mask),
-            observation.landmarks[468:478, :2].reshape(2, 5, 2),
-            face_openings(observation.landmarks),
-        )
-        texture = make_texture(engine.assets, posed.vertices[0].numpy(), photo, config.texture.size)
+        texture = _texture(engine, config, loaded, observation, (fit, posed))
     warnings = (*loaded.warnings, *([face_warning] if face_warning else []), *fit.warnings)
     return Reconstruction(
         config=config,
         image=loaded,
         observation=observation,
         assets=engine.assets,
-        params=fit.params,
-        cameras=camera,
         fit=fit,
-        neutral=neutral.vertices[0].numpy(),
-        posed=posed.vertices[0].numpy(),
-        landmarks=_named_landmarks(posed if config.output.posed else neutral),
-        texture=texture.image,
+        neutral=neutral,
+        posed=posed,
+        landmarks=_named_landmarks(engine.assets, posed if config.output.posed else neutral),
+        texture=texture,
         metric={**fit.figures, **fit.view_figures[0]},
         focal_source=focal_source,
         licences=(*engine.assets.licences, *engine.networks.licences, *licences_of(["anny-landmarks"])),
@@ -179,11 +172,44 @@ def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHin
     return None, "estimated"
 
 
-@torch.no_grad()
-def _heads(assets: HeadAssets, fit: LandmarkFit) -> tuple[HeadOutput, HeadOutput]:
-    model = HeadModel(assets)
-    return model(fit.params.neutral()), model(fit.params)
+def _heads(engine: Engine, fit: LandmarkFit) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
+    """Neutral and posed vertices, float32."""
+    joints, flat = engine.fitter.models.points, fit.flat[0]
+    betas = fit.layout.slices["betas"]
+    still = np.zeros_like(flat)
+    still[betas] = flat[betas]
+    neutral, posed = (posed_vertices(engine.assets, joints, x).astype(np.float32) for x in (still, flat))
+    return neutral, posed
 
 
-def _named_landmarks(head: HeadOutput) -> dict[str, Float[np.ndarray, "L 3"]]:
-    return {name: head.landmarks[name][0].numpy() for name in ("ibug68", "mediapipe478") if name in head.landmarks}
+def _texture(
+    engine: Engine,
+    config: ReconstructConfig,
+    image: LoadedImage,
+    observation: FaceObservation,
+    head: tuple[LandmarkFit, Float[np.ndarray, "V 3"]],
+) -> UInt8[np.ndarray, "S S 3"]:
+    fit, posed = head
+    if config.texture.detail == "sketch":
+        from headrecon.appearance.sketch import sketch_texture
+
+        return sketch_texture(engine.assets, posed, image.image_srgb, fit.pinholes[0], config.texture.size)
+    import torch
+
+    from headrecon.appearance.openings import face_openings
+    from headrecon.appearance.projection import Photo
+    from headrecon.appearance.texture import make_texture
+
+    photo = Photo(
+        torch.from_numpy(np.require(image.image_srgb, requirements="W")),  # torch wants it writable
+        fit.camera,
+        torch.from_numpy(person_mask(image.image_srgb, engine.networks, observation)),
+        observation.landmarks[468:478, :2].reshape(2, 5, 2),
+        face_openings(observation.landmarks),
+    )
+    return make_texture(engine.assets, posed, photo, config.texture.size).image
+
+
+def _named_landmarks(assets: HeadAssets, vertices: Float[np.ndarray, "V 3"]) -> dict[str, Float[np.ndarray, "L 3"]]:
+    chosen = {name: assets.landmarks[name] for name in ("ibug68", "mediapipe478") if name in assets.landmarks}
+    return {name: embed(vertices, embedding).astype(np.float32) for name, embedding in chosen.items()}

@@ -33,6 +33,10 @@ ARKIT_NAMES: tuple[str, ...] = (
 )  # fmt: skip
 
 
+def _numpy(values: Array) -> np.ndarray:
+    return values if isinstance(values, np.ndarray) else values.detach().cpu().numpy()
+
+
 @dataclass(frozen=True)
 class HeadParams:
     """Parameters of a head, batched over B.
@@ -78,6 +82,10 @@ class HeadParams:
             self.betas.shape[1], self.expression.shape[1], self.batch, self.betas.dtype, self.betas.device
         )
         return replace(zero, betas=self.betas)
+
+    def numpy(self) -> HeadParams:
+        """The same parameters as numpy arrays of the same precision."""
+        return HeadParams(**{f.name: _numpy(getattr(self, f.name)) for f in fields(self)})
 
     def to(self, *args: Any, **kwargs: Any) -> HeadParams:
         """As `Tensor.to`, for every field."""
@@ -128,6 +136,10 @@ class Cameras:
     def to(self, *args: Any, **kwargs: Any) -> Cameras:
         """As `Tensor.to`, for cameras that hold tensors."""
         return replace(self, viewmats=self.viewmats.to(*args, **kwargs), Ks=self.Ks.to(*args, **kwargs))
+
+    def numpy(self) -> Cameras:
+        """The same cameras as numpy arrays of the same precision."""
+        return replace(self, viewmats=_numpy(self.viewmats), Ks=_numpy(self.Ks))
 
     def torch(self) -> Cameras:
         """The same cameras as float32 tensors (numpy's memory is shared where it is float32 already)."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
 from headrecon.errors import InputError, ShapeError
 from headrecon.geometry.cameras import opengl_from_viewmats, viewmats_from_opengl
@@ -30,7 +29,7 @@ _ROTATION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class CameraFile:
-    """Cameras [C] with the image of each, as named in the file (relative to it, forward slashes)."""
+    """Cameras [C] (float64 tensors) with the image of each, as named in the file (relative to it, forward slashes)."""
 
     cameras: Cameras
     images: tuple[str, ...]
@@ -41,13 +40,14 @@ def write_transforms(path: str | Path, cameras: Cameras, images: Sequence[str]) 
 
     Raises ShapeError when the numbers of cameras and images differ or K has skew, InputError when it cannot be written.
     """
-    viewmats = cameras.viewmats.detach().cpu().to(torch.float64).reshape(-1, 4, 4)
-    ks = cameras.Ks.detach().cpu().to(torch.float64).reshape(-1, 3, 3).expand(len(viewmats), 3, 3)
+    arrays = cameras.numpy()
+    viewmats = arrays.viewmats.astype(np.float64).reshape(-1, 4, 4)
+    ks = np.broadcast_to(arrays.Ks.astype(np.float64).reshape(-1, 3, 3), (len(viewmats), 3, 3))
     if len(images) != len(viewmats):
         raise ShapeError(
             f"transforms.json needs one image per camera, found {len(viewmats)} cameras, {len(images)} images"
         )
-    if bool((ks[:, 0, 1].abs() > 1e-9).any()):
+    if bool((abs(ks[:, 0, 1]) > 1e-9).any()):
         raise ShapeError("transforms.json cannot hold intrinsics with skew (K[0,1] must be 0)")
     transforms = opengl_from_viewmats(viewmats)
     intrinsics = [_intrinsics(k, cameras.width, cameras.height) for k in ks]
@@ -60,7 +60,7 @@ def write_transforms(path: str | Path, cameras: Cameras, images: Sequence[str]) 
     write_json(path, {**head, "frames": frames}, digits=12)
 
 
-def _intrinsics(k: Float[Tensor, "3 3"], width: int, height: int) -> dict[str, float]:
+def _intrinsics(k: Float[np.ndarray, "3 3"], width: int, height: int) -> dict[str, float]:
     focal_x, focal_y, cx, cy = (float(k[i, j]) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2)))
     return dict(zip(_INTRINSICS, (focal_x, focal_y, cx, cy, width, height), strict=True))
 
@@ -79,13 +79,14 @@ def read_transforms(path: str | Path) -> CameraFile:
     sizes = {(v["w"], v["h"]) for v in values}
     if len(sizes) > 1:
         raise InputError(f"{path}: all frames must have one size, found {sorted(sizes)}")
-    transforms = torch.stack([_matrix(path, i, frame) for i, frame in enumerate(frames)])
-    ks = torch.tensor(
-        [[[v["fl_x"], 0, v["cx"]], [0, v["fl_y"], v["cy"]], [0, 0, 1]] for v in values], dtype=torch.float64
-    )
+    transforms = np.stack([_matrix(path, i, frame) for i, frame in enumerate(frames)])
+    ks = np.array([[[v["fl_x"], 0, v["cx"]], [0, v["fl_y"], v["cy"]], [0, 0, 1]] for v in values], dtype=np.float64)
     width, height = (int(x) for x in sizes.pop())
     images = tuple(str(frame.get("file_path", "")) for frame in frames)
-    return CameraFile(Cameras(viewmats_from_opengl(transforms), ks, width, height), images)
+    import torch
+
+    viewmats = torch.from_numpy(viewmats_from_opengl(transforms))
+    return CameraFile(Cameras(viewmats, torch.from_numpy(ks), width, height), images)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -116,20 +117,20 @@ def _frame_intrinsics(path: Path, index: int, top: Mapping[str, Any], frame: Map
     return found
 
 
-def _matrix(path: Path, index: int, frame: Mapping[str, Any]) -> Float[Tensor, "4 4"]:
+def _matrix(path: Path, index: int, frame: Mapping[str, Any]) -> Float[np.ndarray, "4 4"]:
     try:
-        matrix = torch.tensor(frame.get("transform_matrix"), dtype=torch.float64)
-    except (TypeError, ValueError, RuntimeError):
-        matrix = torch.zeros(0)
+        matrix = np.array(frame.get("transform_matrix"), dtype=np.float64)
+    except (TypeError, ValueError):
+        matrix = np.zeros(0)
     if matrix.shape == (3, 4):
-        matrix = torch.cat([matrix, torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)])
-    if matrix.shape != (4, 4) or not bool(matrix.isfinite().all()):
+        matrix = np.concatenate([matrix, [[0.0, 0.0, 0.0, 1.0]]])
+    if matrix.shape != (4, 4) or not bool(np.isfinite(matrix).all()):
         raise InputError(f"{path}: frame {index}: transform_matrix must be 4x4 finite numbers")
     rotation = matrix[:3, :3]
-    off = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
-    if off > _ROTATION_TOLERANCE or float(torch.linalg.det(rotation)) < 0:
+    off = float(abs(rotation @ rotation.T - np.eye(3)).max())
+    if off > _ROTATION_TOLERANCE or float(np.linalg.det(rotation)) < 0:
         raise InputError(f"{path}: frame {index}: transform_matrix must hold a rotation (off by {off:.2g})")
     # The nearest true rotation: inverting by transpose is exact only for one.
-    u, _, vh = torch.linalg.svd(rotation)
+    u, _, vh = np.linalg.svd(rotation)
     matrix[:3, :3] = u @ vh
     return matrix

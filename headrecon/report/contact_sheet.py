@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from headrecon.geometry.cameras import crop_cameras, project_points
 from headrecon.rendering.cameras_orbit import preview_cameras
-from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
+from headrecon.rendering.look import Appearance, RenderOptions
+from headrecon.rendering.pictures import draw
 from headrecon.report.scene import BACKDROP_SRGB, HeadScene, textured_look, to_uint8
 from headrecon.structures import Cameras
 
@@ -42,25 +42,24 @@ def contact_pictures(scene: HeadScene, cell: int = 440) -> dict[str, UInt8[np.nd
     cameras = _photo_crop(scene, cell)
     photo = _cut_photo(scene, cell)
     views = preview_cameras(scene.neutral, ("front", "three_quarter", "profile", "back"), cell)
-    looks = render_mesh(scene.mesh(scene.neutral), views, scene.textured(), textured_look()).image_srgb
+    looks = draw(scene.mesh(scene.neutral), views, scene.textured(), textured_look())
     front = Cameras(views.viewmats[:1], views.Ks[:1], cell, cell)
     bare = RenderOptions(background_srgb=BACKDROP_SRGB)
-    geometry = render_mesh(scene.mesh(scene.neutral), front, Appearance(), bare).image_srgb[0]
+    geometry = next(draw(scene.mesh(scene.neutral), front, Appearance(), bare))
     pictures = [
         photo,
         _draw_landmarks(scene, photo, cell),
         _overlay(scene, photo, cameras),
-        *(to_uint8(image) for image in looks),
-        to_uint8(geometry),
+        *(to_uint8(look.image_srgb) for look in looks),
+        to_uint8(geometry.image_srgb),
     ]
     return dict(zip(TITLES, pictures, strict=True))
 
 
 def head_square(scene: HeadScene) -> tuple[int, int, int, int]:
     """Square pixel box (x0, y0, x1, y1) around the head with room for hair; it may reach beyond the picture."""
-    posed = torch.from_numpy(np.ascontiguousarray(scene.posed, dtype=np.float32))
-    pixels, depth = project_points(posed, _one(scene.cameras))
-    seen = pixels[depth > 0].numpy()
+    pixels, depth = project_points(scene.posed, _one(scene.cameras))
+    seen = pixels[depth > 0]
     if not len(seen):
         return 0, 0, scene.cameras.width, scene.cameras.width
     low, high = seen.min(0), seen.max(0)
@@ -71,8 +70,7 @@ def head_square(scene: HeadScene) -> tuple[int, int, int, int]:
 
 
 def _one(cameras: Cameras) -> Cameras:
-    viewmat, k = cameras.viewmats.detach().float().reshape(4, 4), cameras.Ks.detach().float().reshape(3, 3)
-    return Cameras(viewmat, k, cameras.width, cameras.height)
+    return Cameras(cameras.viewmats.reshape(4, 4), cameras.Ks.reshape(3, 3), cameras.width, cameras.height)
 
 
 def _photo_crop(scene: HeadScene, cell: int) -> Cameras:
@@ -117,6 +115,6 @@ def _draw_landmarks(scene: HeadScene, photo: np.ndarray, cell: int) -> np.ndarra
 
 def _overlay(scene: HeadScene, photo: np.ndarray, cameras: Cameras) -> np.ndarray:
     """The posed geometry over the photo."""
-    got = render_mesh(scene.mesh(scene.posed), cameras, Appearance(), RenderOptions(background_srgb=None))
-    alpha = (_OVERLAY * got.alpha[0])[..., None]
-    return to_uint8(torch.lerp(torch.tensor(photo).float() / 255, got.image_srgb[0], alpha))
+    got = next(draw(scene.mesh(scene.posed), cameras, Appearance(), RenderOptions(background_srgb=None)))
+    below = photo.astype(np.float32) / 255
+    return to_uint8(below + (got.image_srgb - below) * (_OVERLAY * got.alpha)[..., None])

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
 
 from headrecon.errors import ShapeError
 from headrecon.rendering.lighting import soft_front
-from headrecon.rendering.mesh import Appearance, RenderOptions
+from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.structures import Cameras, HeadAssets, Mesh
 
 #: Behind renders: the same soft grey in every picture.
@@ -21,7 +20,7 @@ BACKDROP_SRGB = (0.93, 0.93, 0.94)
 class HeadScene:
     """One photo and its head.
 
-    neutral and posed: vertices in metres; posed lies in the world of `cameras` (the photo's one camera). texture is in
+    neutral and posed: vertices in metres; posed lies in the world of `cameras` (the photo's one, numpy). texture is in
     the model's UVs. landmarks_px: detected points in the photo; fitted_px: the same points of the fitted head.
     """
 
@@ -48,7 +47,7 @@ class HeadScene:
         return Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces)
 
     def textured(self) -> Appearance:
-        return Appearance(texture_srgb=torch.from_numpy(self.texture).float() / 255)
+        return Appearance(texture_srgb=self.texture.astype(np.float32) / 255)
 
 
 def textured_look(supersample: int = 2) -> RenderOptions:
@@ -56,5 +55,5 @@ def textured_look(supersample: int = 2) -> RenderOptions:
     return RenderOptions(lighting=soft_front(), background_srgb=BACKDROP_SRGB, supersample=supersample)
 
 
-def to_uint8(image_srgb: torch.Tensor) -> np.ndarray:
-    return (image_srgb.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy()
+def to_uint8(image_srgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    return (image_srgb.clip(0, 1) * 255 + 0.5).astype(np.uint8)

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headrecon.rendering.cameras_orbit import turntable_cameras
-from headrecon.rendering.mesh import render_views
+from headrecon.rendering.pictures import draw
 from headrecon.report.scene import HeadScene, textured_look, to_uint8
 
 
 def turntable_frames(scene: HeadScene, count: int = 72, size: int = 512) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
     """`count` pictures of the neutral textured head on a full circle, one at a time, so that memory stays small."""
     cameras = turntable_cameras(scene.neutral, count, size)
-    for view in render_views(scene.mesh(scene.neutral), cameras, scene.textured(), textured_look()):
-        yield to_uint8(view.image_srgb[0])
+    for picture in draw(scene.mesh(scene.neutral), cameras, scene.textured(), textured_look()):
+        yield to_uint8(picture.image_srgb)

@@ -42,6 +42,21 @@ def test_everything_is_written(finished: tuple[Path, subprocess.CompletedProcess
     assert [p.name for p in out.parent.iterdir()] == ["out"], "something half-written was left beside the result"
 
 
+@pytest.mark.native
+def test_a_draft_does_without_torch(astronaut_path: Path, tmp_path: Path) -> None:
+    """Importing torch alone takes about as long as a whole draft may."""
+    code = (
+        "import sys\n"
+        "from headrecon.cli import main\n"
+        "code = main(['reconstruct', sys.argv[1], '--out', sys.argv[2], '--preset', 'draft'])\n"
+        "sys.exit(code or ('torch was imported' if 'torch' in sys.modules else 0))\n"
+    )
+    command = [sys.executable, "-c", code, str(astronaut_path), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == EXPECTED_FILES - {"turntable.mp4"}
+
+
 def test_the_terminal_says_what_was_measured(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
     out, done = finished
     head = head_of(out)

@@ -43,12 +43,7 @@ def with_tensors(look: Appearance) -> Appearance:
     ],
     ids=["clay", "texture", "unlit vertex colours", "flat"],
 )
-@pytest.mark.parametrize("native", [True, False], ids=["native", "not built"])
-def test_same_as_the_torch_renderer(
-    look: Appearance, options: RenderOptions, native: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not native:
-        monkeypatch.setattr(_native, "available", lambda: False)
+def test_same_as_the_torch_renderer(look: Appearance, options: RenderOptions) -> None:
     expected = render_mesh(MESH, CAMERAS, with_tensors(look), options)
     pictures = list(draw(MESH, CAMERAS, look, options))
     assert len(pictures) == 2
@@ -58,6 +53,17 @@ def test_same_as_the_torch_renderer(
         np.testing.assert_allclose(picture.image_srgb, image.numpy(), atol=2e-5)
         np.testing.assert_array_equal(picture.alpha, alpha.numpy())
     assert pictures[0].alpha.max() == 1.0
+
+
+def test_same_picture_without_the_native_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = orbit_views(ASSETS.v_template, [40.0], 24)
+    look = Appearance(texture_srgb=TEXTURE)
+    expected = next(draw(MESH, small, look))
+    monkeypatch.setattr(_native, "available", lambda: False)
+    picture = next(draw(MESH, small, look))
+    assert 0.2 < picture.alpha.mean() < 0.9
+    np.testing.assert_array_equal(picture.alpha, expected.alpha)
+    np.testing.assert_allclose(picture.image_srgb, expected.image_srgb, atol=2e-4)  # exp and pow differ
 
 
 def test_bad_looks_are_named_at_once() -> None:

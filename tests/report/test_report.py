@@ -13,7 +13,7 @@ from PIL import Image
 
 from headrecon.errors import ShapeError
 from headrecon.io.documents import Measurement
-from headrecon.rendering.cameras_orbit import orbit_cameras
+from headrecon.rendering.cameras_orbit import orbit_views
 from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
 from headrecon.report.contact_sheet import TITLES, contact_pictures, contact_sheet, head_square
 from headrecon.report.html import ReportContent, report_html
@@ -27,7 +27,7 @@ CELL = 96
 
 def make_scene(**changes) -> HeadScene:
     assets = make_tiny_assets()
-    cameras = orbit_cameras(assets.v_template, [15.0], 200)
+    cameras = orbit_views(assets.v_template, [15.0], 200)
     texture = np.full((64, 64, 3), [200, 120, 80], dtype=np.uint8)
     mesh = Mesh(assets.v_template, assets.faces, assets.uvs, assets.uv_faces)
     look = Appearance(texture_srgb=torch.from_numpy(texture).float() / 255)

@@ -7,7 +7,7 @@ top of it (morph weights and joint rotations), so a posed file is still a rig: a
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -64,7 +64,7 @@ class RiggedHead:
     morph_normals: bool = True
 
     def checked(self) -> RiggedHead:
-        """Return self; raise ShapeError when an array does not fit the model."""
+        """Return self with numpy parameters; raise ShapeError when an array does not fit the model."""
         if self.vertices.shape != self.assets.v_template.shape:
             raise ShapeError(
                 f"GLB: vertices must have shape {self.assets.v_template.shape}, found {self.vertices.shape}"
@@ -75,12 +75,12 @@ class RiggedHead:
             raise ShapeError(f"GLB: params must hold one head, found a batch of {self.params.batch}")
         if self.texture_format not in ("jpeg", "png"):
             raise InputError(f"GLB: texture_format must be 'jpeg' or 'png', found {self.texture_format!r}")
-        return self
+        return self if self.params is None else replace(self, params=self.params.numpy())
 
 
 def write_glb(path: str | Path, head: RiggedHead) -> None:
     """Write one file. Raises ShapeError for arrays that do not fit, InputError when the file cannot be written."""
-    gltf = build_gltf(head.checked())
+    gltf = build_gltf(head)
     try:
         Path(path).write_bytes(b"".join(gltf.save_to_bytes()))
     except OSError as error:
@@ -88,9 +88,10 @@ def write_glb(path: str | Path, head: RiggedHead) -> None:
 
 
 def build_gltf(head: RiggedHead) -> GLTF2:
-    """The document with its binary blob, ready to save."""
+    """The document with its binary blob, ready to save. Raises ShapeError for arrays that do not fit."""
     from pygltflib import GLTF2, Buffer, Mesh, Node, Scene
 
+    head = head.checked()
     buffer = GltfBuffer()
     gltf = GLTF2(asset=_asset(head))
     base = head.vertices.astype(np.float64) + _pose_correctives(head)
@@ -146,7 +147,7 @@ def _pose_correctives(head: RiggedHead) -> np.ndarray:
     a = head.assets
     if a.posedirs is None or head.params is None:
         return np.zeros((a.num_vertices, 3))
-    pose = head.params.full_pose[0].detach().cpu().numpy().astype(np.float64)
+    pose = head.params.full_pose[0].astype(np.float64)
     rotations = np.stack([_matrix(quaternion_xyzw(p)) for p in pose[1:]])
     return ((rotations - np.eye(3)).reshape(-1) @ a.posedirs).reshape(-1, 3)
 
@@ -154,7 +155,7 @@ def _pose_correctives(head: RiggedHead) -> np.ndarray:
 def _morph_weights(head: RiggedHead) -> list[float]:
     weights = np.zeros(head.assets.num_expressions)
     if head.params is not None:
-        given = head.params.expression[0].detach().cpu().numpy()
+        given = head.params.expression[0]
         weights[: len(given)] = given
     return [float(w) for w in weights.astype(np.float32)]
 
@@ -188,9 +189,9 @@ def _joint_nodes(head: RiggedHead) -> list[Any]:
         local = joints[j] - (joints[parents[j]] if j else 0)
         rotation = None
         if head.params is not None:
-            pose = head.params.full_pose[0, j].detach().cpu().numpy()
+            pose = head.params.full_pose[0, j]
             rotation = quaternion_xyzw(pose).tolist() if np.any(pose) else None
-            local = local + (head.params.transl[0].detach().cpu().numpy() if j == 0 else 0)
+            local = local + (head.params.transl[0] if j == 0 else 0)
         children = [1 + int(c) for c in np.flatnonzero(parents == j)]
         # Ten digits: below float32, and free of noise such as -1.2e-18.
         translation = (np.round(local, 10) + 0.0).tolist()
