@@ -280,12 +280,25 @@ class FaceDetection:
 
 
 @dataclass(frozen=True)
+class ShapeEstimate:
+    """What a picture alone says about identity: betas ~ N(mean, covariance) under the population N(0, I).
+
+    model: whose betas these are. covariance: of the estimate's error, measured; no larger than the population's.
+    """
+
+    model: str
+    mean: Float[np.ndarray, " Nb"]
+    covariance: Float[np.ndarray, "Nb Nb"]
+
+
+@dataclass(frozen=True)
 class FaceObservation:
     """What perception saw of one face, in pixels of the upright image.
 
     landmarks: MediaPipe's 478 points (468 mesh points, then 5 per iris: subject's right first), x and y in pixels,
     z in the same scale (smaller is nearer). presence: probability that the crop held a face.
     blendshapes: 52 ARKit scores by name where the network bundle offers them, else None.
+    shape: what the closer look of `perception.face_refiner` says; None before it, and `landmarks` are then as detected.
     """
 
     detection: FaceDetection
@@ -293,3 +306,4 @@ class FaceObservation:
     presence: float
     image_size: tuple[int, int]
     blendshapes: dict[str, float] | None = None
+    shape: ShapeEstimate | None = None
