@@ -15,7 +15,10 @@ from headrecon.errors import AssetError
 
 
 def convolve(
-    image: Float[np.ndarray, "B H W C"], weight: Float[np.ndarray, "k k C O"], bias: Float[np.ndarray, " O"], stride: int
+    image: Float[np.ndarray, "B H W C"],
+    weight: Float[np.ndarray, "k k C O"],
+    bias: Float[np.ndarray, " O"],
+    stride: int,
 ) -> Float[np.ndarray, "B h w O"]:
     """Zero-padded convolution ("same" at stride 1); h = ceil(H / stride)."""
     size = weight.shape[0]
