@@ -22,6 +22,8 @@ class FitOptions:
     sigma_factor: float = 2.0
     modes_factor: float = 1.5
     posterior_factor: float = 5.0
+    #: share of the evidence of `ShapeEstimate` that counts: the same pixels speak through the landmarks too
+    shape_trust: float = 1.0
     prior: HeadPrior = field(default_factory=HeadPrior)
     iris: IrisModel = field(default_factory=IrisModel)
     #: rounds of matching the outline anew and solving everything

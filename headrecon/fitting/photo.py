@@ -120,7 +120,12 @@ class _Fit:
             raise InputError(
                 f"the eyes lie only {frame.scale_px:.1f} pixels apart; at least 4 are needed to fit a head"
             )
-        return View(head_view, marks, frame, focal, (width, height), observation.blendshapes, f"detector/{index}")
+        shape = observation.shape
+        if shape is not None and (shape.model != self.assets.name or len(shape.mean) != self.assets.num_betas):
+            shape = None  # of another model's identity space
+        return View(
+            head_view, marks, frame, focal, (width, height), observation.blendshapes, f"detector/{index}", shape
+        )
 
     def run(self) -> LandmarkFit:
         values = self._start()

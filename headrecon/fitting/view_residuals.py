@@ -27,12 +27,13 @@ from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.robust import Huber
 from headrecon.fitting.scale_volume import scaling_gap, size_gradient
+from headrecon.fitting.shape_evidence import shape_residual
 from headrecon.geometry import so3
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.io.exif import FocalHint
 from headrecon.models.point_model import PointModel
 from headrecon.models.posed_mesh import embed, posed_vertices
-from headrecon.structures import HeadAssets, LandmarkEmbedding, triangulate
+from headrecon.structures import HeadAssets, LandmarkEmbedding, ShapeEstimate, triangulate
 
 #: Mesh points plus the two iris centres: what `FitModels.points` holds, in this order.
 POINT_IDS: tuple[int, ...] = (*range(groups.NUM_MESH), groups.RIGHT_IRIS[0], groups.LEFT_IRIS[0])
@@ -102,6 +103,7 @@ class View:
     image_size: tuple[int, int]
     scores: Mapping[str, float] | None
     noise_block: str  # the detector's modes, then the scaling gap
+    shape: ShapeEstimate | None = None  # of this head model's identity
 
 
 def surface(models: FitModels, view: View, values: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -130,6 +132,8 @@ def view_residuals(
     out: list[Residual] = [_points(models, options, view, (vertices, normals), outline.landmarks, values)]
     if len(outline.landmarks):
         out.append(_outline(models, options, view, (vertices, normals), outline))
+    if view.shape is not None and options.shape_trust > 0:
+        out.append(shape_residual(view.shape, options.shape_trust, view.head.names["betas"]))
     if models.irises_turn:
         out.append(vergence_residual(options.prior, view.head.names))
         if options.use_iris:
