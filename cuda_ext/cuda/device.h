@@ -14,13 +14,18 @@
 #include <cuda_runtime.h>
 #endif
 
+// Rows of blocks in a grid: images beyond them are worked through in turns. Tests make it small.
+#if !defined(HR_MAX_GRID_ROWS)
+#define HR_MAX_GRID_ROWS 65535
+#endif
+
 namespace hr {
 
 constexpr int kThreads = 256;      // per block
 constexpr int kWarp = 32;
 constexpr uint32_t kWholeWarp = 0xffffffffu;
 constexpr int64_t kMaxBlocks = INT32_MAX;
-constexpr int64_t kMaxGridRows = 65535;
+constexpr int64_t kMaxGridRows = HR_MAX_GRID_ROWS;
 
 HR_HD int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

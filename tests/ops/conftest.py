@@ -1,0 +1,101 @@
+"""The CUDA kernels for tests: on a GPU, and compiled for the CPU, where each of their threads runs after the other."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from headrecon.ops import _native, _native_cuda
+
+CUDA_EXT = Path(__file__).resolve().parents[2] / "cuda_ext"
+
+
+def build_emulated(folder: Path, *flags: str) -> Path:
+    """Compile cuda_ext/cuda with the C++ compiler and host_emulation.h; returns the library."""
+    command = [
+        *(shlex.split(os.environ.get("CXX", "")) or ["c++"]),
+        "-std=c++17",
+        "-O1",
+        "-fPIC",
+        "-fvisibility=hidden",
+    ]
+    command += ["-ffp-contract=off", "-DHR_EMULATE", "-DHR_MAX_GRID_ROWS=3"]
+    command += [f"-I{CUDA_EXT}/include", f"-I{CUDA_EXT}/cuda", *flags]
+
+    def compile_one(source: Path) -> str:
+        built = str(folder / f"{source.stem}.o")
+        subprocess.run([*command, "-x", "c++", "-c", str(source), "-o", built], check=True, timeout=300)
+        return built
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        objects = list(pool.map(compile_one, sorted((CUDA_EXT / "cuda").glob("*.cu"))))
+    library = folder / "libheadrecon_emulated.so"
+    subprocess.run([*command, "-shared", *objects, "-o", str(library)], check=True, timeout=300)
+    return library
+
+
+class CudaKernels:
+    """Calls functions of `_native` and `_native_calls`, or whole ops, so that the CUDA kernels do the work."""
+
+    def __init__(self, device: str, monkeypatch: pytest.MonkeyPatch, library: Path | None) -> None:
+        self.device = torch.device(device)
+        self.emulated = library is not None
+        self._monkeypatch, self._library = monkeypatch, library
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While this lasts, `_native` sends what it is given to the CUDA kernels."""
+        if self._library is None:
+            yield
+            return
+        library = self._library
+        with self._monkeypatch.context() as patch:
+            patch.setattr(_native_cuda, "library_path", lambda: library)
+            patch.setattr(_native_cuda, "_stream", lambda device: 0)
+            patch.setattr(_native_cuda, "synchronize", lambda device: _native_cuda.raise_faults())
+            patch.setattr(_native, "_on_gpu", lambda like: True)
+            _native_cuda._load.cache_clear()
+            try:
+                yield
+            finally:
+                _native_cuda._load.cache_clear()
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """function(*arguments) with tensors on the device; waits, raises what kernels report, brings results back."""
+        with self.in_use():
+            found = function(*_on(arguments, self.device))
+            _native_cuda.synchronize(self.device)
+        return _on(found, torch.device("cpu"))
+
+
+def _on(value: Any, device: torch.device) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().to(device).requires_grad_(value.requires_grad)
+    if isinstance(value, tuple | list):
+        return tuple(_on(v, device) for v in value)
+    return value
+
+
+@pytest.fixture(scope="session")
+def emulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_emulated(tmp_path_factory.mktemp("emulated"))
+
+
+@pytest.fixture(
+    params=[pytest.param("emulated", marks=pytest.mark.native), pytest.param("gpu", marks=pytest.mark.cuda)]
+)
+def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> CudaKernels:
+    """The CUDA kernels, emulated on the CPU or on the GPU itself."""
+    if request.param == "gpu":
+        return CudaKernels("cuda", monkeypatch, None)
+    return CudaKernels("cpu", monkeypatch, request.getfixturevalue("emulated_library"))
