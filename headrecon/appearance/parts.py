@@ -11,13 +11,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.appearance.completion import SkinColors
-from headrecon.appearance.projection import Photo, View, sample, see, smoothstep
+from headrecon.appearance.delight import Delit
+from headrecon.appearance.projection import Photo, sample, see, smoothstep
 from headrecon.appearance.texels import Texels
+from headrecon.geometry.closest import SurfaceIndex
 from headrecon.rendering.plain_head import IRIS_DIAMETER_M, PART_SRGB
-from headrecon.structures import JOINT_NAMES, HeadAssets
+from headrecon.structures import JOINT_NAMES, HeadAssets, triangulate
 
 _IRIS_RADIUS_M = IRIS_DIAMETER_M / 2
-#: sRGB tones in even light; they are scaled to the photo's exposure. A brown iris is the world's most common.
+#: sRGB tones in even light; A brown iris is the world's most common.
 _IRIS = (0.30, 0.20, 0.13)
 _SCLERA = (0.80, 0.77, 0.74)
 #: The parts inside the mouth.
@@ -34,13 +36,12 @@ def paint_parts(
     assets: HeadAssets,
     texels: Texels,
     colors: Float[Tensor, "N 3"],
-    scene: tuple[Photo, View | None, Float[Tensor, "V 3"]],
+    scene: tuple[Photo, Delit | None, Float[Tensor, "V 3"]],
     tones: SkinColors,
 ) -> Float[Tensor, "N 3"]:
-    """A copy of `colors` with the parts painted. scene: photo, its view of the head (or None), posed vertices."""
+    """A copy of `colors` with the parts painted. scene: photo, its view without light (or None), posed vertices."""
     out = colors.clone()
     template = torch.from_numpy(assets.v_template.astype(np.float32))
-    exposure = float((tones.skin.mean() / 0.6).clamp(0.6, 1.05))
     eyes = {name: texels.of_part(assets, name) for name in ("leye", "reye")}
     polar = {n: _polar(assets, texels.take(own).interpolate(template), n) for n, own in eyes.items() if len(own)}
     if polar:
@@ -52,7 +53,7 @@ def paint_parts(
         own = texels.of_part(assets, name)
         if len(own):
             points = texels.take(own).interpolate(template)
-            out[own] = _inside(name, points, torch.tensor(tone) * exposure, colors[own])
+            out[own] = _inside(name, points, torch.tensor(tone), colors[own])
     return out
 
 
@@ -87,25 +88,20 @@ def _eye(
 
 def _lid_shade(assets: HeadAssets, texels: Texels, eye: Int[Tensor, " N"]) -> Float[Tensor, " N"]:
     """Light that reaches each texel of an eye at rest, 0..1: less where the lids and their lashes are near."""
-    from scipy.spatial import KDTree
-
-    template = torch.from_numpy(assets.v_template.astype(np.float32))
-    points = texels.take(eye).interpolate(template)
-    low, high = points.amin(0) - _LID_REACH_M, points.amax(0) + _LID_REACH_M
-    skin = np.unique(assets.faces[assets.faces_of("skin")].clip(0))
-    near = template[torch.from_numpy(skin)]
-    inside = ((near > low) & (near < high)).all(1)
-    if not bool(inside.any()):
-        return torch.ones(len(points))
-    close = torch.zeros(assets.num_vertices, dtype=torch.bool)
-    close[torch.from_numpy(skin)[inside]] = True
-    lids = texels.of_part(assets, "skin")
-    lids = lids[close[texels.triangles[texels.face[lids].long()].long()].any(1)]
-    if not len(lids):
-        return torch.ones(len(points))
-    distance, _ = KDTree(texels.take(lids).interpolate(template).numpy()).query(points.numpy(), workers=2)
-    lit = smoothstep(torch.from_numpy(np.asarray(distance, dtype=np.float32)), 0.0, _LID_REACH_M)
-    return 1 - _LID_SHADE * (1 - lit)
+    template = assets.v_template.astype(np.float64)
+    triangles, owner = triangulate(assets.faces)
+    own = np.unique(texels.triangles[texels.face[eye].unique()].numpy())
+    corners = template[triangles[np.isin(owner, assets.faces_of("skin"))]]
+    low, high = template[own].min(0) - 2 * _LID_REACH_M, template[own].max(0) + 2 * _LID_REACH_M
+    near = corners[((corners > low) & (corners < high)).all(2).any(1)]
+    if not len(near):
+        return torch.ones(len(eye))
+    flat = near.reshape(-1, 3)
+    distance = SurfaceIndex(flat, np.arange(len(flat)).reshape(-1, 3)).query(template[own]).distance
+    shade = torch.ones(assets.num_vertices, 1)
+    lit = smoothstep(torch.from_numpy(distance.astype(np.float32)), 0.0, _LID_REACH_M)
+    shade[torch.from_numpy(own), 0] = 1 - _LID_SHADE * (1 - lit)
+    return texels.take(eye).interpolate(shade)[:, 0]
 
 
 def _inside(name: str, points: Tensor, tone: Tensor, around: Tensor) -> Float[Tensor, "N 3"]:
@@ -121,14 +117,15 @@ def _eye_tones(
     texels: Texels,
     eyes: dict[str, Tensor],
     polar: dict[str, tuple[Tensor, Tensor, Tensor]],
-    scene: tuple[Photo, View | None, Tensor],
+    scene: tuple[Photo, Delit | None, Tensor],
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Colours of iris and white from the photo; the defaults where it shows too little of them."""
-    photo, view, posed = scene
+    photo, delit, posed = scene
     iris, sclera = torch.tensor(_IRIS), torch.tensor(_SCLERA)
-    if view is None:
+    if delit is None:
         return iris, sclera
-    seen_iris, seen_white = [_iris_pixels(photo)], []
+    view = delit.view
+    seen_iris, seen_white = [_iris_pixels(photo, delit)], []
     for name, own in eyes.items():
         if name not in polar:
             continue
@@ -150,8 +147,10 @@ def _eye_tones(
     return iris, sclera.clamp(0, 1)
 
 
-def _iris_pixels(photo: Photo) -> Float[Tensor, "N 3"]:
-    """Pixels between pupil and rim, in the lower two thirds where the lid throws no shade."""
+def _iris_pixels(photo: Photo, delit: Delit) -> Float[Tensor, "N 3"]:
+    """Colours without light between pupil and rim, in the lower two thirds where the lid throws no shade."""
+    k, view_k = photo.cameras.Ks.reshape(3, 3).float(), delit.view.cameras.Ks
+    scale = view_k[0, 0] / k[0, 0]
     found = [torch.zeros(0, 3)]
     for ring in photo.iris_px if photo.iris_px is not None else ():
         centre = ring[0]
@@ -170,5 +169,7 @@ def _iris_pixels(photo: Photo) -> Float[Tensor, "N 3"]:
         # Image rows run down: angles from -20 to 200 degrees cover sides and bottom.
         a = torch.deg2rad(torch.linspace(-20, 200, 45))[None]
         pixels = torch.stack([centre[0] - box[0] + r * torch.cos(a), centre[1] - box[1] + r * torch.sin(a)], -1)
-        found.append(sample(photo.patch(box), pixels.reshape(-1, 2).float()))
+        pixels = pixels.reshape(-1, 2).float()
+        in_view = (pixels + torch.tensor([box[0], box[1]]) - k[:2, 2]) * scale + view_k[:2, 2]
+        found.append(sample(photo.patch(box), pixels) * sample(delit.gain, in_view))
     return torch.cat(found)

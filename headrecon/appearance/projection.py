@@ -16,13 +16,15 @@ from headrecon.ops.rasterize import Raster, rasterize, to_homogeneous_image
 from headrecon.structures import Cameras
 
 #: Neighbouring pixels whose depths differ by more (metres) lie on two surfaces: an outline, or one part before another.
-_OUTLINE_STEP_M = 0.008
+_OUTLINE_STEP_M = 0.006
+#: ... if the step is so many times that of the pixels beside it.
+_OUTLINE_RATIO = 2.5
 #: Colours fade in over this distance (metres on the head) from outlines and from the edge of the person mask.
 _OUTLINE_FADE_M = 0.005
 _MASK_FADE_M = 0.008
 _OPENING_FADE_M = 0.001
 #: A surface seen at a cosine below the first is not used, above the second fully.
-_COSINES = (0.12, 0.42)
+COSINES = (0.12, 0.42)
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,7 @@ def look(
     box = _head_box(vertices, cameras)
     if box is None:
         return None
-    scale = min(1.0, target_px / (box[3] - box[1]))
-    size = (max(2, round((box[2] - box[0]) * scale)), max(2, round((box[3] - box[1]) * scale)))
+    size = _crop_size(box, target_px)
     view_cameras = crop_cameras(cameras, box, size)
     image = _resized(photo.patch(box), size)
     person = torch.ones(size[1], size[0])
@@ -120,8 +121,26 @@ def look(
     return View(image, view_cameras, depth, clear, parts, person, raster, seen[seen >= 0].unique(), metres_per_px)
 
 
-def see(view: View, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"]) -> Sight:
-    """Where the points land in the view and how well they are seen. normals point outwards, unit length."""
+def cut_photo(photo: Photo, vertices: Float[Tensor, "V 3"], target_px: int) -> Float[Tensor, "h w 3"]:
+    """The same part of the photo as `look` cuts out, at another size. Raises ShapeError when no vertex lies in it."""
+    box = _head_box(vertices, _single(photo.checked().cameras))
+    if box is None:
+        raise ShapeError("photo: no part of the head lies in the picture")
+    return _resized(photo.patch(box), _crop_size(box, target_px))
+
+
+def _crop_size(box: tuple[int, int, int, int], target_px: int) -> tuple[int, int]:
+    scale = min(1.0, target_px / (box[3] - box[1]))
+    return max(2, round((box[2] - box[0]) * scale)), max(2, round((box[3] - box[1]) * scale))
+
+
+def see(
+    view: View, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"], trust: Float[Tensor, "h w"] | None = None
+) -> Sight:
+    """Where the points land in the view and how well they are seen. normals point outwards, unit length.
+
+    trust: a further weight of the view's pixels.
+    """
     pixels, depth = project_points(points.float(), view.cameras)
     to_camera = torch.nn.functional.normalize(camera_centers(view.cameras) - points, dim=1)
     cosine = (normals * to_camera).sum(1)
@@ -132,7 +151,8 @@ def see(view: View, points: Float[Tensor, "N 3"], normals: Float[Tensor, "N 3"])
     # The buffer holds depth at pixel centres; a slanted surface may differ by its slope over a pixel.
     slope = ((1 - cosine.square()).clamp(min=0).sqrt() / cosine.clamp(min=0.05)).clamp(max=4)
     visible = inside & (depth <= front + 1e-3 + 2 * view.metres_per_px * slope)
-    weight = smoothstep(cosine, *_COSINES) * sample(view.clear[..., None], pixels)[:, 0] * visible
+    clear = view.clear if trust is None else view.clear * trust
+    weight = smoothstep(cosine, *COSINES) * sample(clear[..., None], pixels)[:, 0] * visible
     return Sight(pixels, weight)
 
 
@@ -183,11 +203,22 @@ def _resized(crop: Float[Tensor, "H W D"], size: tuple[int, int]) -> Float[Tenso
 
 
 def _outline(depth: Float[Tensor, "h w"]) -> Tensor:
-    """bool [h,w]: the depth jumps between this pixel and a neighbour, or there is nothing here."""
-    filled = torch.where(depth.isfinite(), depth, 1e3)[None, None]
-    nearest = -torch.nn.functional.max_pool2d(-filled, 3, stride=1, padding=1)
-    farthest = torch.nn.functional.max_pool2d(filled, 3, stride=1, padding=1)
-    return ((farthest - nearest) > _OUTLINE_STEP_M)[0, 0] | ~depth.isfinite()
+    """bool [h,w]: the depth jumps between this pixel and a neighbour, or there is nothing here.
+
+    A jump is a step that stands out from the steps beside it: a steep cheek or the side of a nose is no outline.
+    """
+    empty = ~depth.isfinite()
+    filled = torch.where(empty, 1e3, depth)
+    out = empty.clone()
+    for axis in (0, 1):
+        step = filled.diff(dim=axis).abs()
+        beside = torch.nn.functional.pad(step.movedim(axis, 1)[None], (1, 1), mode="replicate")[0]
+        smaller = torch.minimum(beside[:, :-2], beside[:, 2:]).movedim(1, axis)
+        jump = (step > _OUTLINE_STEP_M) & (step > _OUTLINE_RATIO * smaller)
+        count = depth.shape[axis] - 1
+        out.narrow(axis, 0, count).logical_or_(jump)
+        out.narrow(axis, 1, count).logical_or_(jump)
+    return out
 
 
 def _distance(inside: Tensor) -> Float[Tensor, "h w"]:

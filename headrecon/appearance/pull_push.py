@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
+
+from headrecon.appearance.texels import Texels
+
+#: Gaps are filled on a picture of about this side, and enlarged from it.
+_GAP_SIDE = 512
 
 
 def pull_push(image: Float[Tensor, "H W D"], known: Float[Tensor, "H W"]) -> Float[Tensor, "H W D"]:
@@ -36,3 +41,32 @@ def _blocks(x: Tensor) -> Tensor:
     x = torch.nn.functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2))
     rows = x[..., 0::2, :] + x[..., 1::2, :]
     return rows[..., 0::2] + rows[..., 1::2]
+
+
+def fill_gaps(texels: Texels, colors: UInt8[Tensor, "N 3"]) -> UInt8[Tensor, "S S 3"]:
+    """The texels laid out as a picture whose gaps go on with the colours of the nearest islands."""
+    size = texels.size
+    image = torch.zeros(size * size, 3, dtype=torch.uint8)
+    image[texels.index] = colors
+    known = torch.zeros(size * size, dtype=torch.uint8)
+    known[texels.index] = 255
+    step = 1
+    while size % (2 * step) == 0 and size // step > _GAP_SIDE:
+        step *= 2
+    small = _shrunk(image.reshape(size, size, 3), step)
+    weight = _shrunk(known.reshape(size, size, 1), step)[..., 0] / 255
+    filled = pull_push(small / weight.clamp(min=1e-6)[..., None], weight)
+    rounded = (filled.clamp(0, 255) + 0.5).to(torch.uint8)
+    gaps = torch.nonzero(known == 0)[:, 0]
+    row = torch.div(gaps, size, rounding_mode="floor")
+    column = gaps - row * size
+    halvings = step.bit_length() - 1
+    image[gaps] = rounded[row >> halvings, column >> halvings]
+    return image.reshape(size, size, 3)
+
+
+def _shrunk(image: UInt8[Tensor, "S S D"], step: int) -> Float[Tensor, "s s D"]:
+    """Means over blocks of step x step. Summed as bytes in halves would overflow, as floats it is one pass too many."""
+    size, channels = image.shape[0], image.shape[2]
+    blocks = image.reshape(size // step, step, size // step, step, channels)
+    return blocks.sum((1, 3), dtype=torch.int32).float() / (step * step)

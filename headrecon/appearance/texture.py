@@ -1,6 +1,7 @@
-"""The first texture of a head from one photo: what the photo shows is projected, the rest is completed.
+"""The texture of a head from one photo: the skin's own colour without the photo's light, whole from every side.
 
-Nothing here removes the light of the photo; the colours are as seen.
+What the photo shows is freed of its light (`delight`) and projected; the other half, then smooth colour with the same
+grain (`completion`, `skin_texels`) stand for the rest. Eyes and mouth are painted (`parts`).
 """
 
 from __future__ import annotations
@@ -9,104 +10,103 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from headrecon.appearance.completion import (
-    LowFrequencies,
-    SkinColors,
-    add_strands,
-    clothing_gate,
-    complete_vertices,
-    low_frequencies,
-    mirrored_detail,
-    skin_and_hair,
-)
+from headrecon.appearance.completion import complete_vertices, low_frequencies, plain_tones, skin_and_hair
+from headrecon.appearance.delight import Delit, Surface, remove_light
 from headrecon.appearance.parts import paint_parts
-from headrecon.appearance.projection import Photo, View, look, sample, see
-from headrecon.appearance.pull_push import pull_push
+from headrecon.appearance.projection import Photo, cut_photo, look, see
+from headrecon.appearance.pull_push import fill_gaps
+from headrecon.appearance.skin_texels import SeenTexels, Sources, add_detail, paint_seen
 from headrecon.appearance.texels import Texels, bake_texels
+from headrecon.appearance.zones import Zones, find_zones
 from headrecon.errors import ShapeError
 from headrecon.geometry.mesh import vertex_normals
+from headrecon.rendering.lighting import Lighting
 from headrecon.structures import HeadAssets, triangulate
+
+#: Height in pixels of the picture that light is removed in; all that it decides is smooth.
+_SMALL_VIEW = 560
 
 
 @dataclass(frozen=True)
 class HeadTexture:
-    """A texture in the model's UVs (row 0 is v = 1, sRGB) and how far each texel was seen in the photo, 0..1."""
+    """Textures in the model's UVs (row 0 is v = 1).
+
+    image: albedo, sRGB: the colour in even white light. observed: how far each texel was seen in the photo, 0..1.
+    light: of the photo, in the axes of its camera (`space` "view"), such that albedo times light gives the photo;
+    None when the head lies outside the picture. normal_map: tangent-space normals as glTF has them, or None.
+    """
 
     image: UInt8[np.ndarray, "S S 3"]
     observed: Float[np.ndarray, "S S"]
+    light: Lighting | None = None
+    normal_map: UInt8[np.ndarray, "n n 3"] | None = None
 
 
 @torch.no_grad()
-def make_texture(assets: HeadAssets, vertices: Float[np.ndarray, "V 3"], photo: Photo, size: int = 1024) -> HeadTexture:
+def make_texture(
+    assets: HeadAssets,
+    vertices: Float[np.ndarray, "V 3"],
+    photo: Photo,
+    size: int = 1024,
+    hair: Float[np.ndarray, " V"] | None = None,
+) -> HeadTexture:
     """Texture of the head that `photo` shows. vertices: posed as in the photo, metres, in the world of its camera.
 
+    hair: how likely hair covers each vertex, 0..1 (`hair.HairLift.hair_vertices`); else guessed from the model.
     A head that lies outside the picture gets a neutral skin all over. Raises ShapeError when sizes do not agree.
     """
     if vertices.shape != assets.v_template.shape:
         raise ShapeError(f"texture: vertices must have shape {assets.v_template.shape}, found {vertices.shape}")
+    if hair is not None and hair.shape != (assets.num_vertices,):
+        raise ShapeError(f"texture: hair must have one value for each of {assets.num_vertices} vertices")
     if not 16 <= size <= 8192:
         raise ShapeError(f"texture: size must lie in 16..8192, found {size}")
     texels = bake_texels(assets, size)
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32))
-    normals = vertex_normals(points, texels.triangles.long())
-    view = look(photo, points, texels.triangles, _triangle_parts(assets), target_px=round(1.2 * size))
-    sight = None if view is None else see(view, points, normals)
-    tones = skin_and_hair(assets, view)
-    low = None if view is None else low_frequencies(assets, view)
-    base = complete_vertices(assets, low, sight, tones)
-    colors, observed = _paint_skin(assets, texels, (points, normals), (view, low), (base, tones))
-    colors = paint_parts(assets, texels, colors, (photo, view, points), tones)
-    image = pull_push(texels.picture(colors), texels.picture(torch.ones(len(texels), 1))[..., 0])
-    return HeadTexture(
-        image=(image.clamp(0, 1) * 255 + 0.5).to(torch.uint8).numpy(),
-        observed=texels.picture(observed[:, None])[..., 0].numpy(),
-    )
+    surface = Surface(points, vertex_normals(points, texels.triangles.long()), texels.triangles)
+    zones = find_zones(assets, hair)
+    view = look(photo, points, texels.triangles, _triangle_parts(assets), target_px=_SMALL_VIEW)
+    if view is None:
+        tones = plain_tones()
+        colors = texels.interpolate(complete_vertices(assets, None, tones, zones))
+        return _finished(texels, paint_parts(assets, texels, colors, (photo, None, points), tones), None, None)
+    delit = remove_light(assets, surface, view, zones)
+    colors, seen = _skin(assets, texels, surface, (photo, delit, zones))
+    tones = skin_and_hair(assets, surface, delit, zones)
+    colors = paint_parts(assets, texels, colors, (photo, delit, points), tones)
+    return _finished(texels, colors, seen, delit)
+
+
+def _skin(
+    assets: HeadAssets, texels: Texels, surface: Surface, found: tuple[Photo, Delit, Zones]
+) -> tuple[Float[Tensor, "N 3"], SeenTexels]:
+    """Colours of all texels as if all were skin, and what of them the photo shows."""
+    photo, delit, zones = found
+    tones = skin_and_hair(assets, surface, delit, zones)
+    low = low_frequencies(assets, surface, delit, tones, zones)
+    sight = see(delit.view, surface.points, surface.normals, delit.trust)
+    base = complete_vertices(assets, (low, sight), tones, zones)
+    fine = cut_photo(photo, surface.points, round(1.2 * texels.size))
+    sources = Sources(fine, delit, low, base, zones, tones)
+    seen = paint_seen(assets, texels, surface, sources)
+    return add_detail(assets, texels, texels.interpolate(base), seen, sources), seen
 
 
 def _triangle_parts(assets: HeadAssets) -> Tensor:
     return torch.from_numpy(assets.face_part[triangulate(assets.faces)[1]].astype(np.int64))
 
 
-def _paint_skin(
-    assets: HeadAssets,
-    texels: Texels,
-    surface: tuple[Tensor, Tensor],
-    picture: tuple[View | None, LowFrequencies | None],
-    fill: tuple[Float[Tensor, "V 3"], SkinColors],
-) -> tuple[Float[Tensor, "N 3"], Float[Tensor, " N"]]:
-    """Colours of all texels as if all were skin, and how well each was seen."""
-    base, tones = fill
-    view, low = picture
-    smooth = texels.interpolate(base)
-    if view is None or low is None:
-        return smooth, torch.zeros(len(texels))
-    own, pixels, weight = _seen_skin(assets, texels, surface, view)
-    weight = weight * clothing_gate(assets, texels.take(own), low, pixels, tones)
-    detail = torch.zeros_like(smooth)
-    detail[own] = sample(view.image_srgb, pixels, "bicubic") - smooth[own]
-    seen = torch.zeros(len(texels))
-    seen[own] = weight
-    unseen = mirrored_detail(assets, texels, detail, seen)
-    add_strands(assets, texels, unseen, tones)
-    return smooth + torch.lerp(unseen, detail, seen[:, None]), seen
-
-
-def _seen_skin(
-    assets: HeadAssets, texels: Texels, surface: tuple[Tensor, Tensor], view: View
-) -> tuple[Int[Tensor, " M"], Float[Tensor, "M 2"], Float[Tensor, " M"]]:
-    """Rows of the skin texels that the photo shows, their pixels, and weights > 0."""
-    near = torch.zeros(assets.num_vertices, dtype=torch.bool)
-    near[texels.triangles[view.seen_faces].long().reshape(-1)] = True
-    # A triangle smaller than a pixel may be missed by all pixel centres: its neighbours decide.
-    face_near = near[texels.triangles.long()].any(1)
-    skin = assets.part_names.index("skin") if "skin" in assets.part_names else None
-    hope = face_near[texels.face.long()]
-    rows = torch.nonzero(hope if skin is None else hope & (texels.part == skin))[:, 0]
-    chosen = texels.take(rows)
-    points, normals = (chosen.interpolate(x) for x in surface)
-    sight = see(view, points, torch.nn.functional.normalize(normals, dim=1))
-    kept = torch.nonzero(sight.weight > 0)[:, 0]
-    return rows[kept], sight.pixels[kept], sight.weight[kept]
+def _finished(
+    texels: Texels, colors: Float[Tensor, "N 3"], seen: SeenTexels | None, delit: Delit | None
+) -> HeadTexture:
+    observed = torch.zeros(texels.size * texels.size)
+    if seen is not None:
+        observed[texels.index[seen.rows]] = seen.weight
+    return HeadTexture(
+        image=fill_gaps(texels, (colors.clamp_(0, 1) * 255 + 0.5).to(torch.uint8)).numpy(),
+        observed=observed.reshape(texels.size, texels.size).numpy(),
+        light=None if delit is None else delit.light.lighting,
+    )

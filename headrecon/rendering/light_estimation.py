@@ -28,7 +28,7 @@ _LAMPS = 48
 #: as many independent patches as this.
 _NOISE, _PATCHES = 0.10, 60
 #: Lamps differ from their mean by about this many means (a window beside a dim room), their colour by this share.
-_CONTRAST, _COLOUR_CONTRAST = 3.0, 0.25
+_CONTRAST, _COLOUR_CONTRAST = 2.0, 0.12
 _ROUNDS = 8
 #: A photo with less skin than this has no light to tell.
 _FEWEST = 30
@@ -68,7 +68,7 @@ def even_light(
 
 def irradiance(transfer: Float[Tensor, "*N 9"], lighting: Lighting) -> Float[Tensor, "*N 3"]:
     """What white matt points show under the ambient part of a light, from 0 on. Differentiable."""
-    return (transfer @ lighting.ambient_sh.to(transfer)).clamp(min=0)
+    return (transfer @ torch.as_tensor(lighting.ambient_sh).to(transfer)).clamp(min=0)
 
 
 @torch.no_grad()

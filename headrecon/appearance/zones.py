@@ -1,0 +1,81 @@
+"""Which parts of a head show plain skin in a photo and which may look otherwise: hair, brows, lips, collars."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from headrecon.structures import HeadAssets
+
+#: Chins end this far below the eyes, give or take a centimetre.
+_EYES_TO_CHIN_M = 0.115
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Weights in 0..1 per vertex. skin: on the outer skin at all. scalp: where hair grows or is expected to.
+
+    hair: what the photo shows as hair (where that is known, else `scalp`). plain: nothing but skin is expected here.
+    guarded: what does not look like skin here is hair, an ear ring or a collar and never the person's skin.
+    """
+
+    skin: Float[Tensor, " V"]
+    scalp: Float[Tensor, " V"]
+    hair: Float[Tensor, " V"]
+    plain: Float[Tensor, " V"]
+    guarded: Float[Tensor, " V"]
+
+
+def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) -> Zones:
+    """Zones of a model. hair: probability that hair covers each vertex, as `hair.lift_hair` finds it."""
+
+    def region(name: str) -> Tensor:
+        values = assets.regions.get(name)
+        return torch.zeros(assets.num_vertices) if values is None else torch.from_numpy(values).float().clamp(0, 1)
+
+    skin = torch.zeros(assets.num_vertices)
+    skin[torch.from_numpy(vertices_of(assets, "skin"))] = 1
+    scalp = torch.from_numpy(scalp_weight(assets)).float()
+    covered = scalp if hair is None else torch.from_numpy(np.ascontiguousarray(hair)).float().clamp(0, 1) * skin
+    painted = torch.maximum(region("lips"), region("brows"))
+    clothed = torch.from_numpy(may_be_clothed(assets))
+    scalp = scalp if hair is None else torch.maximum(covered, 0.3 * scalp)
+    plain = skin * (1 - torch.maximum(covered, scalp)) * (1 - painted)
+    return Zones(skin, scalp, covered, plain, torch.maximum(clothed, region("ears")) * skin)
+
+
+def scalp_weight(assets: HeadAssets) -> Float[np.ndarray, " V"]:
+    """How likely hair grows at each vertex, 0..1: the model's own region and a guess from height and depth."""
+    p = assets.v_template.astype(np.float64)
+    eyes = (assets.J_regressor[3:5].astype(np.float64) @ p).mean(0)
+    crown = p[:, 1].max() - eyes[1]
+    # The hairline: half up from the eyes to the crown in front, in front of the ears at the sides, the nape behind.
+    behind = np.clip((eyes[2] - p[:, 2]) / max(float(eyes[2] - p[:, 2].min()), 1e-6), 0, 1)
+    line = eyes[1] + crown * (0.55 - 1.25 * behind)
+    t = np.clip((p[:, 1] - line) / (0.12 * crown) + 0.5, 0, 1)
+    guess = t * t * (3 - 2 * t)
+    if "ears" in assets.regions:
+        guess = guess * (1 - assets.regions["ears"])
+    skin = np.zeros(assets.num_vertices)
+    skin[vertices_of(assets, "skin")] = 1
+    own = np.asarray(assets.regions.get("scalp", guess))
+    return (np.maximum(guess, own) * skin).astype(np.float32)
+
+
+def may_be_clothed(assets: HeadAssets) -> Float[np.ndarray, " V"]:
+    """1 on the neck and below, 0 on the face: the model's own region, else what lies below the chin."""
+    if "neck" in assets.regions:
+        return np.clip(assets.regions["neck"] * 3, 0, 1).astype(np.float32)
+    y = assets.v_template[:, 1].astype(np.float64)
+    eyes = (assets.J_regressor[3:5].astype(np.float64) @ y).mean()
+    return np.clip((eyes - _EYES_TO_CHIN_M - y) / 0.01, 0, 1).astype(np.float32)
+
+
+def vertices_of(assets: HeadAssets, part: str) -> np.ndarray:
+    """Vertices of a named part; of everything when the model has no such part."""
+    faces = assets.faces[assets.faces_of(part)] if part in assets.part_names else assets.faces
+    return np.unique(faces[faces >= 0])
