@@ -15,7 +15,7 @@
 
 #include "hr_common.h"
 
-#define HR_MAX_WALK 16
+#define HR_MAX_WALK 64
 
 typedef struct HrAntialiasParams {
   const float* image;          /* [B,H,W,D] one sample per pixel */

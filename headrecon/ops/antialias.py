@@ -6,7 +6,7 @@ end (and spelled out in plain torch in `ops/reference/antialias.py`):
 
 - A pair of pixels side by side, or one above the other, that see different faces is looked at; of the two surfaces the
   nearer one has the outline.
-- From the nearer one's centre a walk follows the line to the other's from face to face, 16 at most, until it meets an
+- From the nearer one's centre a walk follows the line to the other's from face to face, 64 at most, until it meets an
   edge that is an outline: one without a face beyond, or whose two faces lie on the same side of it in the image.
 - Where the outline crosses the line at t (0 at the nearer centre, 1 at the other), the far pixel takes t - 1/2 of the
   near one's colour when t is above 1/2, else the near pixel 1/2 - t of the far one's.

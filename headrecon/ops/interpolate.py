@@ -125,7 +125,7 @@ def screen_slopes(
     `texture.sample_texture` needs to know about UVs to choose its level. float32. Not differentiable: the result is cut
     off from autograd. Raises ShapeError for shapes or indices that do not fit.
     """
-    batch, vertices = points_hom.shape[:2]
+    batch = points_hom.shape[0]
     if raster.face_index.ndim != 3 or raster.face_index.shape[0] != batch or faces.shape != attribute_faces.shape:
         raise ShapeError(
             f"screen_slopes: the raster must have {batch} images and both tables of faces {tuple(faces.shape)}, found "

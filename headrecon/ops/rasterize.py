@@ -43,7 +43,7 @@ def rasterize(
     points_hom: float32 vertices from `to_homogeneous_image`. faces: int32 or int64. near_z, far_z: metres.
     cull_backfaces drops faces whose vertices run clockwise as seen by the camera.
     Raises ShapeError for wrong shapes, types or indices; NativeMissing on a device without a built back end.
-    Barycentrics and depth are differentiable in points_hom (and through `to_homogeneous_image` in vertices and cameras).
+    Barycentrics and depth are differentiable in points_hom, and through `to_homogeneous_image` in vertices and cameras.
     Which face a pixel sees is a constant: outlines move only through `antialias`.
     Method: Olano and Greer, Graphics Hardware 1997 (barycentrics in homogeneous coordinates); Pineda, SIGGRAPH 1988.
     """

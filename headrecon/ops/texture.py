@@ -78,7 +78,7 @@ def sample_texture(
     texture: float32 [H,W,D]; or [T,H,W,D], one for each row of uvs [T,...,2]; or a `texture_pyramid` of either. slopes
     (`interpolate.screen_slopes` of the UVs) choose between its levels so that the longer side of a pixel spans one
     texel; without them the finest is used. face_index: pixels with -1 give 0 and no gradient.
-    NaN reads the first texel. Differentiable in texture and uvs (piecewise, as bilinear interpolation is), not in slopes.
+    NaN reads the first texel. Differentiable in texture and uvs (piecewise, as bilinear interpolation is), not slopes.
     Raises ShapeError for wrong shapes or types; NativeMissing on a device without a built back end.
     """
     if not isinstance(texture, TexturePyramid):
@@ -127,7 +127,8 @@ def _pyramid_kernel(texture: Tensor, levels: int) -> Tensor:
     return texels
 
 
-def _texels(height: int, width: int, levels: int) -> int:
+def _texels(height: Any, width: Any, levels: int) -> Any:
+    """Of all levels together. Sizes are symbols while torch traces a graph."""
     return sum((height >> k) * (width >> k) for k in range(levels))
 
 
@@ -162,7 +163,7 @@ def _fold_reference(grad: Tensor, height: int, width: int, levels: int) -> Tenso
     return total.clone()
 
 
-def _pyramid_backward_fake(grad: Tensor, height: int, width: int, levels: int) -> Tensor:
+def _pyramid_backward_fake(grad: Tensor, height: Any, width: Any, levels: int) -> Tensor:  # symbols, as in _texels
     return grad.new_empty(grad.shape[0], height, width, grad.shape[2])
 
 
@@ -238,7 +239,10 @@ def _texture_backward_fake(texels: Tensor, uvs: Tensor, *args: Any) -> tuple[Ten
     )
 
 
-_LOOKUP = "Tensor texels, Tensor uvs, Tensor? slopes, Tensor? face_index, SymInt height, SymInt width, SymInt levels, str wrap"
+_LOOKUP = (
+    "Tensor texels, Tensor uvs, Tensor? slopes, Tensor? face_index, "
+    "SymInt height, SymInt width, SymInt levels, str wrap"
+)
 _pyramid = register_op(
     "pyramid",
     "(Tensor texture, SymInt levels) -> Tensor",

@@ -73,8 +73,8 @@ def test_against_the_twin(seed: int, size: tuple[int, int]) -> None:
     points, faces = random_soup(generator, 60, 40, size)
     grads = (torch.randn(2, *size, 3, generator=generator), torch.randn(2, *size, generator=generator))
     found, twin = gradients(points, faces, size, grads)
-    # Where weights were cut to 0 by rounding (centres within 1/256 px of an edge) float32 and float64 may cut otherwise;
-    # the rest is float32's rounding of sums over up to a few thousand pixels.
+    # Where weights were cut to 0 by rounding (centres within 1/256 px of an edge) float32 and float64 may cut
+    # otherwise; the rest is float32's rounding of sums over up to a few thousand pixels.
     scale = twin.abs().amax()
     assert ((found - twin).abs() > 2e-4 * scale).float().mean() < 0.01
     assert (found - twin).abs().max() < 0.02 * scale

@@ -1,8 +1,8 @@
 """Plain-torch twin of the antialiasing of outlines, any float type: all pairs of pixels at once, face by face along the
 line between their centres. Autograd gives its gradients.
 
-Written from Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", SIGGRAPH Asia 2020, section
-3.5, and from the rules in `ops/antialias.py`.
+Written from Laine et al., "Modular Primitives for High-Performance Differentiable Rendering", SIGGRAPH Asia 2020,
+section 3.5, and from the rules in `ops/antialias.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 #: HR_MAX_WALK in antialias.h.
-MAX_WALK = 16
+MAX_WALK = 64
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _one_sheet(mesh: _Mesh, a: Tensor, b: Tensor) -> Tensor:
 
 
 def _walk_to_outlines(mesh: _Mesh, walk: _Walk, axis: int) -> tuple[Tensor, Tensor]:
-    """The pairs [N] between whose centres an outline passes, and where: 0 at the near pixel's centre, 1 at the other."""
+    """The pairs [N] between whose centres an outline passes, and where: 0 at the near centre, 1 at the other."""
     found: list[tuple[Tensor, Tensor]] = [(walk.row[:0], mesh.pixels.new_empty(0))]
     for _ in range(MAX_WALK):
         if len(walk.face) == 0:
