@@ -15,6 +15,7 @@ from PIL import Image
 from headrecon.errors import ShapeError
 from headrecon.geometry.cameras import camera_centers, crop_cameras, project_points, to_homogeneous_image
 from headrecon.geometry.mesh import vertex_normals
+from headrecon.geometry.sampling import sample_bilinear
 from headrecon.ops.arrays import interpolate, rasterize
 from headrecon.ops.samples import DEFAULT_NEAR_Z
 from headrecon.rendering.plain_head import PlainColours, plain_head
@@ -48,11 +49,13 @@ class _Sight:
         height, width = self.depth_z.shape
         column, row = (np.nan_to_num(pixels.T) - 0.5).clip(-1e6, 1e6)
         inside = (column >= 0) & (column <= width - 1) & (row >= 0) & (row <= height - 1) & (depth > 0)
-        column, row = column.clip(0, width - 1), row.clip(0, height - 1)
-        front = self.depth_z[np.rint(row).astype(int), np.rint(column).astype(int)]
+        nearest = (np.rint(at).clip(0, side - 1).astype(int) for at, side in ((row, height), (column, width)))
+        front = self.depth_z[*nearest]
         seen = inside & (depth < front + _HIDDEN_M)
         t = ((cosine - _COSINES[0]) / (_COSINES[1] - _COSINES[0])).clip(0, 1)
-        return _bilinear(self.image, column, row), (t * t * (3 - 2 * t) * seen).astype(np.float32)
+        return sample_bilinear(self.image, column, row) / np.float32(255), (t * t * (3 - 2 * t) * seen).astype(
+            np.float32
+        )
 
 
 def sketch_texture(
@@ -148,16 +151,6 @@ def _layout(assets: HeadAssets, size: int) -> tuple[Int[np.ndarray, "S S"], Floa
     points = np.stack([uv[:, 0] * size, (1 - uv[:, 1]) * size, np.ones(len(uv), np.float32)], axis=1)
     raster = rasterize(points[None], triangulate(assets.uv_faces)[0].astype(np.int32), size, size)
     return raster.face_index[0], raster.barycentrics[0]
-
-
-def _bilinear(image: UInt8[np.ndarray, "h w 3"], column: np.ndarray, row: np.ndarray) -> Float[np.ndarray, "N 3"]:
-    height, width = image.shape[:2]
-    left, top = np.floor(column).astype(int), np.floor(row).astype(int)
-    right, low = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    across, down = ((x - np.floor(x)).astype(np.float32)[:, None] for x in (column, row))
-    upper = image[top, left] * (1 - across) + image[top, right] * across
-    lower = image[low, left] * (1 - across) + image[low, right] * across
-    return (upper + (lower - upper) * down) / np.float32(255)
 
 
 def _bleed(image: UInt8[np.ndarray, "S S 3"], inside: np.ndarray) -> UInt8[np.ndarray, "S S 3"]:

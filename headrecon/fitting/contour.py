@@ -74,15 +74,15 @@ def build_bands(assets: HeadAssets) -> ContourBands:
 
 def _folds(assets: HeadAssets, vertices: np.ndarray, marks: np.ndarray) -> np.ndarray:
     """Vertices where no outline of the face is: around lips and eyes (seen from the front), and the ears."""
-    from scipy.spatial import Delaunay
-
+    angles = np.linspace(0, 2 * np.pi, 180, endpoint=False)
+    directions = np.stack([np.cos(angles), np.sin(angles)])
     out = np.zeros(len(vertices), dtype=bool)
     eyes = ((*groups.RIGHT_EYE, *groups.RIGHT_BROW), (*groups.LEFT_EYE, *groups.LEFT_BROW))
     for ids in (groups.LIPS, *eyes):
         ring = marks[list(ids), :2]
         grown = ring.mean(0) + FOLD_MARGIN * (ring - ring.mean(0))
-        if np.linalg.matrix_rank(grown - grown[0]) == 2:
-            out |= Delaunay(grown).find_simplex(vertices[:, :2]) >= 0
+        # Inside the convex hull: no direction in which a vertex lies beyond the whole ring.
+        out |= (vertices[:, :2] @ directions <= (grown @ directions).max(0)).all(1)
     if "ears" in assets.regions:
         out |= assets.regions["ears"] > 0.3
     return out

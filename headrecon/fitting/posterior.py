@@ -10,6 +10,7 @@ bounded parameter a Gaussian factor that reproduces the mean and variance of the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,12 +62,10 @@ def truncated_moments(
     upper: Float[np.ndarray, " N"],
 ) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " N"]]:
     """Mean and variance of N(mean, sigma^2) cut to [lower, upper] (Johnson, Kotz, Balakrishnan 1994, 13.10.1)."""
-    from scipy.special import log_ndtr
-
     a, b = (lower - mean) / sigma, (upper - mean) / sigma
     flip = a + b > 0  # mirror so that the mass lies in the lower tail, where log_ndtr is accurate
     a, b = np.where(flip, -b, a), np.where(flip, -a, b)
-    log_a, log_b = log_ndtr(a), log_ndtr(b)
+    log_a, log_b = _log_normal_cdf(a), _log_normal_cdf(b)
     log_mass = log_b + np.log(-np.expm1(np.minimum(log_a - log_b, -1e-300)))
     pa, pb = (np.exp(-0.5 * t * t - 0.5 * np.log(2 * np.pi) - log_mass) for t in (a, b))
     ta, tb = np.where(np.isfinite(a), a, 0.0) * pa, np.where(np.isfinite(b), b, 0.0) * pb
@@ -82,6 +81,18 @@ def truncated_moments(
     variance = np.where(far, 1 / rate**2 - cut_width**2 * (1 + 1 / np.maximum(cut, 1e-300)), variance)
     shift = np.clip(np.where(flip, -shift, shift) * sigma + mean, lower, upper)
     return shift, np.clip(variance, 1e-10, 1.0) * sigma**2
+
+
+def _log_normal_cdf(x: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+    """ln of the share of a normal distribution below x, accurate far down in the lower tail."""
+    near = np.maximum(x, -30.0)
+    log_near = np.log([0.5 * math.erfc(-t / math.sqrt(2)) for t in near]) if len(x) else np.zeros(0)
+    far = np.minimum(x, -30.0)  # below, the asymptotic series is exact to the last digit
+    with np.errstate(invalid="ignore"):
+        inverse = 1 / (far * far)
+        tail = -0.5 * far * far - np.log(-far) - 0.5 * math.log(2 * math.pi)
+        log_far = tail + np.log1p(inverse * (-1 + inverse * (3 + inverse * (-15 + inverse * 105))))
+    return np.where(x > -30.0, log_near, log_far)
 
 
 def posterior_at(problem: Problem, solution: Solution) -> Posterior:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from scipy.ndimage import gaussian_filter, map_coordinates
 
+from headrecon.geometry.sampling import gaussian_blur, sample_bilinear
 from headrecon.perception.crops import Roi, sample_roi
 
 #: The eye is resampled so that the expected radius has this many pixels.
@@ -69,15 +69,14 @@ def _scores(patch_srgb: UInt8[np.ndarray, "R R 3"]) -> Float[np.ndarray, "Y X N"
     """Mean capped change of brightness outwards across every circle, in units of the cap: at most 1."""
     grey = patch_srgb.mean(axis=2)
     middle = grey[_PATCH // 2 - 10 : _PATCH // 2 + 10]
-    grey = gaussian_filter(np.minimum(grey, np.percentile(middle, 92.0)), 1.0)  # lamps mirrored in the eye
+    grey = gaussian_blur(np.minimum(grey, np.percentile(middle, 92.0)), 1.0)  # lamps mirrored in the eye
     arc = np.deg2rad(_ARC_DEG)
     angles = np.concatenate([arc, np.pi - arc])
     radii = np.concatenate([_RADII - 1.0, _RADII + 1.0])
     x = _PATCH / 2 - 0.5 + _SHIFTS_X[:, None, None] + radii[:, None] * np.cos(angles)
     y = _PATCH / 2 - 0.5 + _SHIFTS_Y[:, None, None] + radii[:, None] * np.sin(angles)
     shape = (len(_SHIFTS_Y), len(_SHIFTS_X), len(radii), len(angles))
-    x, y = np.broadcast_to(x[None], shape), np.broadcast_to(y[:, None], shape)
-    values = map_coordinates(grey, [y.ravel(), x.ravel()], order=1, mode="nearest").reshape(shape)
+    values = sample_bilinear(grey, np.broadcast_to(x[None], shape), np.broadcast_to(y[:, None], shape))
     change = values[:, :, len(_RADII) :] - values[:, :, : len(_RADII)]
     cap = max(float(np.percentile(change, 90.0)), 1.0)  # below a grey level there is only noise
     capped = np.clip(change / cap, -0.3, 1.0)

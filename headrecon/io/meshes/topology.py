@@ -37,12 +37,9 @@ def vertex_normals(
     Angle weights (Thürmer and Wüthrich 1998) do not depend on which diagonal splits a quad in the flat case, so the
     shading shows no trace of the triangulation. Leading axes are batched.
     """
-    from scipy.sparse import csr_matrix
-
     flat = vertices.reshape(-1, *vertices.shape[-2:]).astype(np.float64)
     n, v, _ = flat.shape
     corners = triangles.reshape(-1)
-    gather = csr_matrix((np.ones(len(corners)), (corners, np.arange(len(corners)))), shape=(v, len(corners)))
     out = np.empty_like(flat)
     for i in range(n):
         p = flat[i][triangles]
@@ -50,7 +47,8 @@ def vertex_normals(
         cos = -np.einsum("tkc,tkc->tk", edges, np.roll(edges, 1, axis=1))
         angles = np.arccos(np.clip(cos, -1, 1))
         face = _unit(np.cross(edges[:, 0], -edges[:, 2]))
-        out[i] = gather @ (angles[..., None] * face[:, None]).reshape(-1, 3)
+        for axis in range(3):
+            out[i, :, axis] = np.bincount(corners, (angles * face[:, axis, None]).reshape(-1), minlength=v)
     lengths = np.linalg.norm(out, axis=-1, keepdims=True)
     out = np.where(lengths > 1e-12, out / np.maximum(lengths, 1e-12), np.array([0.0, 1.0, 0.0]))
     return out.reshape(vertices.shape).astype(vertices.dtype)
