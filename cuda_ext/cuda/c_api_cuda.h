@@ -15,7 +15,7 @@ typedef struct HrCudaLaunch {
   int32_t* fault;           /* set to HR_ERROR_INDEX by a kernel that meets an index out of range; memory that the device
                              * can write (pinned host memory will do) */
   int64_t workspace_bytes;  /* at least what hr_<op>_cuda_workspace says */
-  int32_t device;           /* CUDA device number */
+  int32_t device;           /* CUDA device number; it becomes and stays the calling thread's current device */
   int32_t deterministic;    /* nonzero: sums over pixels come out the same, bit for bit, on every run; slower */
 } HrCudaLaunch;
 

@@ -16,23 +16,13 @@ bool failed(cudaError_t error, const char* doing) {
 
 }  // namespace
 
-DeviceScope::DeviceScope(const HrCudaLaunch& launch) {
-  // An earlier error that nobody fetched is not this call's; one that cannot be recovered from comes back below.
+bool enter_device(const HrCudaLaunch& launch) {
+  // An error that nobody fetched is not this call's; one from which there is no recovery comes back below.
   cudaGetLastError();
-  if (failed(cudaGetDevice(&before_), "asking for the current device")) return;
-  if (launch.device != before_ && failed(cudaSetDevice(launch.device), "selecting the device")) return;
-  entered_ = true;
+  return !failed(cudaSetDevice(launch.device), "selecting the device");
 }
 
-DeviceScope::~DeviceScope() {
-  int now = before_;
-  if (entered_ && cudaGetDevice(&now) == cudaSuccess && now != before_) cudaSetDevice(before_);
-}
-
-int32_t DeviceScope::status() {
-  if (!entered_) return HR_ERROR_CUDA;
-  return failed(cudaGetLastError(), "launching") ? HR_ERROR_CUDA : HR_OK;
-}
+int32_t launch_status() { return failed(cudaGetLastError(), "launching") ? HR_ERROR_CUDA : HR_OK; }
 
 int resident_blocks() {
   int device = 0, processors = 0;

@@ -29,20 +29,12 @@ constexpr int64_t kMaxGridRows = HR_MAX_GRID_ROWS;
 
 HR_HD int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Makes the launch's device current for as long as it lives, and reports what went wrong.
-class DeviceScope {
- public:
-  explicit DeviceScope(const HrCudaLaunch& launch);
-  ~DeviceScope();
-  DeviceScope(const DeviceScope&) = delete;
-  DeviceScope& operator=(const DeviceScope&) = delete;
-  // HR_OK, or HR_ERROR_CUDA when this scope could not be entered or a launch within it failed.
-  int32_t status();
+// Makes the launch's device the current one of this thread. It stays so: the caller, whose tensors lie there, has made it
+// current in its own CUDA runtime too, and knows what to go back to.
+bool enter_device(const HrCudaLaunch& launch);
 
- private:
-  int before_ = 0;
-  bool entered_ = false;
-};
+// HR_OK, or HR_ERROR_CUDA when a launch since `enter_device` failed.
+int32_t launch_status();
 
 // Blocks that keep the current device busy when each works through many items.
 int resident_blocks();
@@ -126,8 +118,7 @@ __device__ __forceinline__ void report_bad_index(int32_t* fault) { *static_cast<
     hr::Workspace workspace(launch->workspace);                                                  \
     const auto scratch = hr::lay_out_##name(*params, *launch, workspace);                        \
     if (workspace.used() > launch->workspace_bytes) return HR_ERROR_MEMORY;                      \
-    hr::DeviceScope scope(*launch);                                                              \
-    if (scope.status() != HR_OK) return HR_ERROR_CUDA;                                           \
+    if (!hr::enter_device(*launch)) return HR_ERROR_CUDA;                                        \
     hr::run_##name(*params, *launch, scratch);                                                   \
-    return scope.status();                                                                       \
+    return hr::launch_status();                                                                  \
   }

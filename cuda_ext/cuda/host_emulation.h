@@ -156,10 +156,6 @@ inline void run_grid(dim3 blocks, unsigned threads, const std::function<void()>&
   }
 }
 
-struct ThreadIndex {
-  operator dim3() const { return dim3(block.running->thread); }
-};
-
 }  // namespace hr_emulation
 
 #define threadIdx (dim3(hr_emulation::block.running->thread, 0, 0))

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: Distribution -> the module that proves it works. What `pyproject.toml` lists as dependencies (a test compares them).
 NEEDED: dict[str, str] = {
@@ -128,8 +129,20 @@ def _native() -> Iterator[Finding]:
     else:
         value = f"built for {' '.join(report['isas_compiled'])}; using {report['isa_in_use']}"
         yield Finding("Native library", "CPU part", "warning" if report["hint"] else "ok", value, report["hint"])
-    archs = report["cuda_archs"]
-    yield Finding("Native library", "CUDA part", "ok" if archs else "info", " ".join(archs) or "not built (optional)")
+    yield _cuda_part(report)
+
+
+def _cuda_part(report: dict[str, Any]) -> Finding:
+    """The kernels for GPUs: needed by nobody, but who has a GPU that torch sees may want them."""
+    name, command = "CUDA part", "python setup.py build_ext --inplace --force"
+    if report["cuda_hint"]:
+        return Finding("Native library", name, "warning", report["cuda_hint"], f"build it again: {command}")
+    if not report["cuda_archs"]:
+        torch = sys.modules.get("torch")
+        wanted = torch is not None and torch.cuda.is_available()
+        advice = f"where CUDA's compiler nvcc is: {command}" if wanted else ""
+        return Finding("Native library", name, "warning" if wanted else "info", "not built (optional)", advice)
+    return Finding("Native library", name, "ok", f"built for compute capability {', '.join(report['cuda_archs'])}")
 
 
 def _gpu() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import AbstractContextManager
 from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,13 @@ def _stream(device: Any) -> int:
     return torch.cuda.current_stream(device).cuda_stream
 
 
+def _current(device: Any) -> AbstractContextManager[Any]:
+    """Makes a device current for torch, as the library does for itself; torch puts back what was there before."""
+    import torch
+
+    return torch.cuda.device(device)
+
+
 def run(op: str, params: Structure, like: Any) -> int:
     """Launch an op on the device and current stream of the tensor `like`; returns its HrStatus.
 
@@ -141,7 +149,8 @@ def run(op: str, params: Structure, like: Any) -> int:
     needed = getattr(lib, f"hr_{op}_cuda_workspace")(byref(params), byref(launch))
     workspace = like.new_empty(max(needed, 1), dtype=torch.uint8)
     launch.workspace, launch.workspace_bytes = workspace.data_ptr(), needed
-    status = getattr(lib, f"hr_{op}_cuda")(byref(params), byref(launch))
+    with _current(like.device):
+        status = getattr(lib, f"hr_{op}_cuda")(byref(params), byref(launch))
     if status == _STATUS_CUDA:
         raise HeadReconError(f"{op}: CUDA reports: {lib.hr_cuda_last_error().decode()}")
     if os.environ.get("CUDA_LAUNCH_BLOCKING") == "1":

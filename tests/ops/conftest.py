@@ -7,7 +7,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,7 @@ class CudaKernels:
         with self._monkeypatch.context() as patch:
             patch.setattr(_native_cuda, "library_path", lambda: library)
             patch.setattr(_native_cuda, "_stream", lambda device: 0)
+            patch.setattr(_native_cuda, "_current", lambda device: nullcontext())
             patch.setattr(_native_cuda, "synchronize", lambda device: _native_cuda.raise_faults())
             patch.setattr(_native, "_on_gpu", lambda like: True)
             _native_cuda._load.cache_clear()
