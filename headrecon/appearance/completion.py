@@ -67,11 +67,12 @@ def skin_and_hair(assets: HeadAssets, surface: Surface, delit: Delit, zones: Zon
     good = (view.part == outer) & (view.clear > 0.3) & (delit.trust > 0.5)
     skin = _median(_thinned(view.image_srgb[good & (got[..., 0] > 0.9)]), display(delit.light.albedo))
     hair = torch.cat([_thinned(view.image_srgb[good & (got[..., 1] > 0.7)]), _hair_beyond_the_mesh(view)])
-    hair = unlike_skin(hair, skin, _UNLIKE_SKIN)
+    hair = unlike_skin(hair, skin, (_UNLIKE_SKIN, zones.hair_known))
     hair_tone = _median(hair, skin)
+    # A head whose hair is known to be nothing (bald) has few such pixels and no strands.
     grain = 0.0
-    if len(hair) >= _ENOUGH and float((hair_tone - skin).abs().max()) > _UNLIKE_SKIN:
-        grain = float((hair - hair_tone).mean(1).abs().median().clamp(max=0.06)) * 0.4
+    if len(hair) >= _ENOUGH and (zones.hair_known or float((hair_tone - skin).abs().max()) > _UNLIKE_SKIN):
+        grain = float((hair - hair_tone).mean(1).abs().median().clamp(0.01, 0.06)) * 0.4
     return SkinColors(skin, hair_tone, grain)
 
 
@@ -142,12 +143,12 @@ def low_frequencies(
     soft = blur(stacked, max(0.5, _BLUR_M / view.metres_per_px))
     known = soft[..., 3]
     colors = soft[..., :3] / known.clamp(min=1e-4)[..., None]
-    shares = torch.stack([zones.guarded, zones.hair], 1)
+    shares = torch.stack([zones.guarded, zones.hair, zones.behind_ears], 1)
     got = interpolate(shares, surface.triangles, view.raster.face_index[0], view.raster.barycentrics[0])
     like = skin_likeness(colors, tones)
     guarded = got[..., 0] * (1 - got[..., 1])
     if tones.hair_grain:
         # An ear that the fit misses by a centimetre would be painted on the hair behind it.
-        ear = smoothstep(got[..., 1], 0.6, 0.9) * like
-        guarded, like = torch.maximum(guarded, ear), torch.where(ear > 0, 1 - like, like)
+        ear = got[..., 2] * smoothstep((colors - tones.hair).mean(-1), 0.05, 0.12)
+        guarded, like = torch.maximum(guarded, ear), like * (1 - ear)
     return LowFrequencies(colors, known, doubt_around(1 - guarded * (1 - like), view))

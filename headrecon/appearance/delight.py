@@ -173,22 +173,27 @@ def _calmer_hair(
     chosen = albedo[hair > 0.7]
     if len(chosen) < 100:
         return torch.zeros_like(albedo)
-    off = albedo - unlike_skin(chosen, skin, _UNLIKE_SKIN).median(0).values
+    off = albedo - unlike_skin(chosen, skin, (_UNLIKE_SKIN, False)).median(0).values
     level = (off @ torch.tensor(LUMINANCE))[..., None]
     less = torch.where(level > 0, _HAIR_LESS[0] * level, _HAIR_LESS[1] * level)
     return -hair[..., None] * (less + _HAIR_LESS[2] * (off - level))
 
 
 def unlike_skin(
-    pixels: Float[Tensor, "N 3"], skin: Float[Tensor, "3"], least: float, thin: int = 4000
+    pixels: Float[Tensor, "N 3"], skin: Float[Tensor, "3"], rule: tuple[float, bool], thin: int = 4000
 ) -> Float[Tensor, "M 3"]:
-    """Those of about `thin` pixels that differ from skin by `least` in some channel, if a good part does; else all.
+    """Those of about `thin` pixels of the scalp that are unlike skin. rule: least difference in some channel, surely.
 
-    Foreheads differ in height, so that a scalp may show much skin; what is unlike it is the hair.
+    Foreheads differ in height, so that a scalp may show much skin; what is unlike it is the hair, if it is a good
+    part. Otherwise all count, or, where it is sure that hair is there, the less skin-like half.
     """
     pixels = pixels[:: max(1, len(pixels) // thin)]
-    other = pixels[(pixels - skin).abs().amax(1) > least]
-    return other if len(other) > 0.25 * len(pixels) else pixels
+    off = (pixels - skin).abs().amax(1)
+    least, sure = rule
+    other = pixels[off > least]
+    if len(other) > 0.25 * len(pixels):
+        return other
+    return pixels[off >= off.median()] if sure and len(pixels) else pixels
 
 
 def _trusted(off: Float[Tensor, "h w 3"], layers: _Layers) -> Float[Tensor, "h w"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,7 +11,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 #: Sides of the tiles, in texels of a texture of 1024; they repeat.
-_TILE = 64
+_TILE = 48
+#: Grain is never stronger than this (display values): what is, is wrinkles or stubble.
+_STRONGEST = 0.02
 #: Patches that grain may be learnt from: this share of them lies below the chosen one, which so has no wrinkles.
 _QUIET, _FULL = 0.3, 0.85
 _SEED = 20
@@ -20,12 +23,22 @@ _STRANDS, _LENGTHS = 460, 1.0
 _LOCKS, _LOCK_SHARE = 5.0, 0.4
 
 
-def noise_tile(rows: Int[Tensor, "S S"], detail: Float[Tensor, "N 3"]) -> Float[Tensor, "T T 3"] | None:
+@dataclass(frozen=True)
+class Grain:
+    """Noise to repeat, how far the streaks that it was learnt from agree in direction (0..1), and their deviation."""
+
+    tile: Float[Tensor, "T T 3"]
+    direction: float
+    contrast: float
+
+
+def noise_tile(rows: Int[Tensor, "S S"], detail: Float[Tensor, "N 3"]) -> Grain | None:
     """A tile that repeats without seam and has the spectrum of what is seen; None where too little is.
 
     rows: for each texel 1 + its row in detail (photo minus smooth colour), 0 where it is not to be learnt from.
     Random-phase noise (Galerne, Gousseau and Morel, IEEE Transactions on Image Processing 2011): the spectrum of a
-    patch with the phases of white noise, the same for all colours, which so rise and fall together as the photo's do.
+    patch, averaged over directions, with the phases of white noise; the same phases for all colours, which so rise and
+    fall together as the photo's do.
     """
     size = rows.shape[0]
     side = max(16, _TILE * size // 1024)
@@ -39,14 +52,31 @@ def noise_tile(rows: Int[Tensor, "S S"], detail: Float[Tensor, "N 3"]) -> Float[
     flat = [_without_trend(_patch(blocks[r, :, c], detail)) for r, c in good[:: max(1, len(good) // 24)].tolist()]
     order = np.argsort([float(patch.std()) for patch in flat])
     patch = flat[int(order[int(_QUIET * (len(order) - 1))])]
-    hann = torch.hann_window(side, periodic=False)
-    window = hann[:, None] * hann[None]
-    strength = patch.square().mean((0, 1)).sqrt()
-    spectrum = torch.fft.rfft2(((patch - patch.mean((0, 1))) * window[..., None]).permute(2, 0, 1)).abs()
+    spread = _without_direction(_spectrum(patch))
     noise = torch.fft.rfft2(torch.randn(side, side, generator=torch.Generator().manual_seed(_SEED)))
-    tile = torch.fft.irfft2(spectrum * noise / noise.abs().clamp(min=1e-9), s=(side, side)).permute(1, 2, 0)
-    tile = tile - tile.mean((0, 1))
-    return (tile * (strength / tile.square().mean((0, 1)).sqrt().clamp(min=1e-6))).contiguous()
+    tile = torch.fft.irfft2(spread * noise / noise.abs().clamp(min=1e-9), s=(side, side)).permute(1, 2, 0)
+    strength = patch.square().mean((0, 1)).sqrt().clamp(max=_STRONGEST)
+    tile = tile * (strength / tile.square().mean((0, 1)).sqrt().clamp(min=1e-6))
+    return Grain(tile.contiguous(), _coherence(patch), float(patch.mean(-1).std()))
+
+
+def _spectrum(patch: Float[Tensor, "s s 3"]) -> Float[Tensor, "3 s h"]:
+    """Magnitudes per colour; the patch is faded out towards its sides, which do not fit together."""
+    hann = torch.hann_window(patch.shape[0], periodic=False)
+    return torch.fft.rfft2(
+        ((patch - patch.mean((0, 1))) * (hann[:, None] * hann[None])[..., None]).permute(2, 0, 1)
+    ).abs()
+
+
+def _without_direction(spectrum: Float[Tensor, "3 s h"]) -> Float[Tensor, "3 s h"]:
+    """Means over all directions of each frequency, none below four waves a tile: a wrinkle must not be repeated."""
+    side = spectrum.shape[1]
+    radius = torch.hypot((torch.fft.fftfreq(side) * side)[:, None], (torch.fft.rfftfreq(side) * side)[None])
+    ring = radius.round().long().reshape(-1)
+    count = torch.bincount(ring).clamp(min=1)
+    flat = spectrum.reshape(3, -1)
+    mean = torch.stack([torch.bincount(ring, weights=channel, minlength=len(count)) / count for channel in flat])
+    return (mean[:, ring] * (ring >= 4)).reshape(spectrum.shape).float()
 
 
 def _patch(rows: Int[Tensor, "s s"], detail: Float[Tensor, "N 3"]) -> Float[Tensor, "s s 3"]:
@@ -54,10 +84,10 @@ def _patch(rows: Int[Tensor, "s s"], detail: Float[Tensor, "N 3"]) -> Float[Tens
     return torch.where(known[..., None], detail[(rows - 1).clamp(min=0).long()], 0.0)
 
 
-def direction_of(tile: Float[Tensor, "T T 3"]) -> float:
-    """How far a tile's streaks agree in one direction, 0..1: the coherence of its structure tensor."""
-    grey = tile.mean(-1)
-    dx, dy = grey - grey.roll(1, 1), grey - grey.roll(1, 0)
+def _coherence(patch: Float[Tensor, "T T 3"]) -> float:
+    """How far a patch's streaks agree in one direction, 0..1: the coherence of its structure tensor."""
+    grey = patch.mean(-1)
+    dx, dy = grey.diff(dim=1)[1:], grey.diff(dim=0)[:, 1:]
     xx, yy, xy = float((dx * dx).mean()), float((dy * dy).mean()), float((dx * dy).mean())
     return math.hypot(xx - yy, 2 * xy) / max(xx + yy, 1e-12)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from headrecon.appearance.completion import LowFrequencies, SkinColors
 from headrecon.appearance.delight import Delit, Surface
-from headrecon.appearance.grain import direction_of, noise_tile, strand_coordinates, strand_tile, strands_at
+from headrecon.appearance.grain import Grain, noise_tile, strand_coordinates, strand_tile, strands_at
 from headrecon.appearance.mirroring import mirror_map
 from headrecon.appearance.projection import COSINES, sample, smoothstep
 from headrecon.appearance.texels import Texels
@@ -150,11 +150,9 @@ class _MadeUp:
         self.contrast = max(_PLAIN_STRANDS, 1.2 * sources.tones.hair_grain)
         if self.hair_tile is not None:
             # Short curls have no direction and are repeated as they are; long hair flows, its tile would look woven.
-            if direction_of(self.hair_tile) > _FLOWS:
-                self.contrast = max(_PLAIN_STRANDS, 0.7 * float(self.hair_tile.mean(-1).std()))
-                self.hair_tile = None
-            else:
-                self.contrast = 0.5 * _PLAIN_STRANDS
+            flows = self.hair_tile.direction > _FLOWS
+            self.contrast = max(_PLAIN_STRANDS, 0.7 * self.hair_tile.contrast) if flows else 0.5 * _PLAIN_STRANDS
+            self.hair_tile = None if flows else self.hair_tile
 
     def detail(self, rows: Int[Tensor, " M"]) -> Float[Tensor, "M 3"]:
         texels, size = self.texels, self.texels.size
@@ -163,11 +161,11 @@ class _MadeUp:
         hair = got[:, 2:3]
         out = torch.zeros(len(rows), 3)
         index = texels.index[rows]
-        for tile, share in ((self.skin_tile, (1 - hair) * got[:, 6:7]), (self.hair_tile, hair)):
-            if tile is not None and bool((share > 0).any()):
-                side = tile.shape[0]
+        for grain, share in ((self.skin_tile, (1 - hair) * got[:, 6:7]), (self.hair_tile, hair)):
+            if grain is not None and bool((share > 0).any()):
+                side = grain.tile.shape[0]
                 place = torch.div(index, size, rounding_mode="floor").remainder(side) * side + index.remainder(side)
-                out += tile.reshape(-1, 3)[place] * share
+                out += grain.tile.reshape(-1, 3)[place] * share
         hairy = torch.nonzero(hair[:, 0] > 0.02)[:, 0]
         if len(hairy):
             streaks = strands_at(got[hairy, 3:6], self.strands)
@@ -195,9 +193,7 @@ def _density(assets: HeadAssets, texels: Texels, zones: Zones) -> Float[Tensor, 
     return (density / face.median().clamp(min=1e-9)).clamp(max=1) if len(face) else torch.ones(len(template))
 
 
-def _grain_of(
-    texels: Texels, seen: SeenTexels, where: tuple[Float[Tensor, " V"], float]
-) -> Float[Tensor, "T T 3"] | None:
+def _grain_of(texels: Texels, seen: SeenTexels, where: tuple[Float[Tensor, " V"], float]) -> Grain | None:
     """Grain of well seen texels where a weight of vertices exceeds a threshold; see `grain.noise_tile`."""
     size, (weight, least) = texels.size, where
     good = (weight[texels.triangles.long()].amin(1) > least)[texels.face[seen.rows]] & (seen.weight > 0.9)

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from headrecon.appearance.completion import complete_vertices, low_frequencies, plain_tones, skin_and_hair
 from headrecon.appearance.delight import Delit, Surface, remove_light
+from headrecon.appearance.normal_map import normals_from_shading
 from headrecon.appearance.parts import paint_parts
 from headrecon.appearance.projection import Photo, cut_photo, look, see
 from headrecon.appearance.pull_push import fill_gaps
-from headrecon.appearance.skin_texels import SeenTexels, Sources, add_detail, paint_seen
+from headrecon.appearance.skin_texels import Sources, add_detail, paint_seen
 from headrecon.appearance.texels import Texels, bake_texels
 from headrecon.appearance.zones import Zones, find_zones
 from headrecon.errors import ShapeError
@@ -72,41 +73,35 @@ def make_texture(
     if view is None:
         tones = plain_tones()
         colors = texels.interpolate(complete_vertices(assets, None, tones, zones))
-        return _finished(texels, paint_parts(assets, texels, colors, (photo, None, points), tones), None, None)
-    delit = remove_light(assets, surface, view, zones)
-    colors, seen = _skin(assets, texels, surface, (photo, delit, zones))
-    tones = skin_and_hair(assets, surface, delit, zones)
-    colors = paint_parts(assets, texels, colors, (photo, delit, points), tones)
-    return _finished(texels, colors, seen, delit)
+        colors = paint_parts(assets, texels, colors, (photo, None, points), tones)
+        return HeadTexture(_picture(texels, colors), np.zeros((size, size), dtype=np.float32))
+    sources = _sources(assets, surface, photo, (remove_light(assets, surface, view, zones), zones), size)
+    seen = paint_seen(assets, texels, surface, sources)
+    colors = add_detail(assets, texels, texels.interpolate(sources.base), seen, sources)
+    colors = paint_parts(assets, texels, colors, (photo, sources.delit, points), sources.tones)
+    observed = torch.zeros(size * size)
+    observed[texels.index[seen.rows]] = seen.weight
+    return HeadTexture(
+        image=_picture(texels, colors),
+        observed=observed.reshape(size, size).numpy(),
+        light=sources.delit.light.lighting,
+        normal_map=normals_from_shading(assets, texels, surface, seen, sources),
+    )
 
 
-def _skin(
-    assets: HeadAssets, texels: Texels, surface: Surface, found: tuple[Photo, Delit, Zones]
-) -> tuple[Float[Tensor, "N 3"], SeenTexels]:
-    """Colours of all texels as if all were skin, and what of them the photo shows."""
-    photo, delit, zones = found
+def _sources(assets: HeadAssets, surface: Surface, photo: Photo, found: tuple[Delit, Zones], size: int) -> Sources:
+    """Everything smooth that the texels are made from, and the photo at their size."""
+    delit, zones = found
     tones = skin_and_hair(assets, surface, delit, zones)
     low = low_frequencies(assets, surface, delit, tones, zones)
     sight = see(delit.view, surface.points, surface.normals, delit.trust)
     base = complete_vertices(assets, (low, sight), tones, zones)
-    fine = cut_photo(photo, surface.points, round(1.2 * texels.size))
-    sources = Sources(fine, delit, low, base, zones, tones)
-    seen = paint_seen(assets, texels, surface, sources)
-    return add_detail(assets, texels, texels.interpolate(base), seen, sources), seen
+    return Sources(cut_photo(photo, surface.points, round(1.2 * size)), delit, low, base, zones, tones)
 
 
 def _triangle_parts(assets: HeadAssets) -> Tensor:
     return torch.from_numpy(assets.face_part[triangulate(assets.faces)[1]].astype(np.int64))
 
 
-def _finished(
-    texels: Texels, colors: Float[Tensor, "N 3"], seen: SeenTexels | None, delit: Delit | None
-) -> HeadTexture:
-    observed = torch.zeros(texels.size * texels.size)
-    if seen is not None:
-        observed[texels.index[seen.rows]] = seen.weight
-    return HeadTexture(
-        image=fill_gaps(texels, (colors.clamp_(0, 1) * 255 + 0.5).to(torch.uint8)).numpy(),
-        observed=observed.reshape(texels.size, texels.size).numpy(),
-        light=None if delit is None else delit.light.lighting,
-    )
+def _picture(texels: Texels, colors: Float[Tensor, "N 3"]) -> UInt8[np.ndarray, "S S 3"]:
+    return fill_gaps(texels, (colors.clamp_(0, 1) * 255 + 0.5).to(torch.uint8)).numpy()

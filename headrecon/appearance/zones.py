@@ -13,6 +13,8 @@ from headrecon.structures import HeadAssets
 
 #: Chins end this far below the eyes, give or take a centimetre.
 _EYES_TO_CHIN_M = 0.115
+#: A fit may miss an ear by so much (metres).
+_EAR_REACH_M = 0.02
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Zones:
 
     hair: what the photo shows as hair (where that is known, else `scalp`). plain: nothing but skin is expected here.
     guarded: what does not look like skin here is hair, an ear ring or a collar and never the person's skin.
+    behind_ears: what looks like skin here, where hair grows, is an ear that the fit missed. hair_known: hair was
+    looked for in the photo.
     """
 
     skin: Float[Tensor, " V"]
@@ -28,6 +32,8 @@ class Zones:
     hair: Float[Tensor, " V"]
     plain: Float[Tensor, " V"]
     guarded: Float[Tensor, " V"]
+    behind_ears: Float[Tensor, " V"]
+    hair_known: bool
 
 
 def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) -> Zones:
@@ -45,7 +51,22 @@ def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) 
     clothed = torch.from_numpy(may_be_clothed(assets))
     scalp = scalp if hair is None else torch.maximum(covered, 0.3 * scalp)
     plain = skin * (1 - torch.maximum(covered, scalp)) * (1 - painted)
-    return Zones(skin, scalp, covered, plain, torch.maximum(clothed, region("ears")) * skin)
+    guarded = torch.maximum(clothed, region("ears")) * skin
+    return Zones(skin, scalp, covered, plain, guarded, _behind_ears(assets) * skin, hair is not None)
+
+
+def _behind_ears(assets: HeadAssets) -> Float[Tensor, " V"]:
+    """1 near the ears and farther back than their middle, where the model has hair; 0 without a region "ears"."""
+    from scipy.spatial import KDTree
+
+    ears = np.flatnonzero(assets.regions.get("ears", np.zeros(assets.num_vertices)) > 0.5)
+    if not len(ears):
+        return torch.zeros(assets.num_vertices)
+    template = assets.v_template.astype(np.float64)
+    distance, _ = KDTree(template[ears]).query(template, distance_upper_bound=2 * _EAR_REACH_M)
+    near = np.clip(2 - np.asarray(distance) / _EAR_REACH_M, 0, 1)
+    back = template[:, 2] < template[ears, 2].mean()
+    return torch.from_numpy((near * back * (scalp_weight(assets) > 0.3)).astype(np.float32))
 
 
 def scalp_weight(assets: HeadAssets) -> Float[np.ndarray, " V"]:
