@@ -234,7 +234,7 @@ def test_texture(cuda: CudaKernels, wrap: str, levels: int, shared: bool, determ
         lookups = (uvs, slopes, visible)
         found = cuda.run(_native_calls.texture, texels, lookups, (height, width), levels, wrap)
         expected = _native_calls.texture(texels, lookups, (height, width), levels, wrap)
-        torch.testing.assert_close(found, expected, rtol=0, atol=0 if cuda.emulated else 2e-6)  # the GPU's log2
+        torch.testing.assert_close(found, expected, rtol=0, atol=0 if cuda.emulated else 1e-5)  # the GPU's log2
         grad = torch.randn(found.shape, generator=generator)
         backward = (texels, lookups, (height, width, levels, wrap), grad)
         with determinism(deterministic):
