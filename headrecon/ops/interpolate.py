@@ -82,7 +82,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None, Tensor
     inputs = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[3])
     if _native.use_reference(inputs[0]) or inputs[0].shape[-1] == 0:
-        found = interpolate_gradients(*inputs, grad, needs)
+        attributes, faces, face_index, barycentrics = inputs
+        found = interpolate_gradients(attributes, faces, face_index, barycentrics, grad, needs)
     else:
         found = _interpolate_backward(*inputs, grad, *needs)
     grad_attributes, grad_barycentrics = (g if need else None for g, need in zip(found, needs, strict=True))

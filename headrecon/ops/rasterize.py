@@ -13,6 +13,8 @@ The rules, shared by every back end (and spelled out in plain torch in `ops/refe
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor

@@ -109,7 +109,7 @@ def _albedo(
     values, source = colours
     if source == 2:
         lookups = (_values(points, uvs, corners[:, 6:])[None], None, None)
-        srgb = texture_reference(values.flatten(0, 1)[None], lookups, values.shape[:2], 1, "clamp")[0]
+        srgb = texture_reference(values.flatten(0, 1)[None], lookups, (len(values), values.shape[1]), 1, "clamp")[0]
     elif source == 1:
         srgb = _values(points, values[0], corners[:, :3])
     else:
