@@ -22,8 +22,10 @@ from headrecon.errors import ShapeError
 from headrecon.models.head_model import HeadModel
 from headrecon.structures import HeadAssets, HeadParams, triangulate
 
-#: The outline moves as the scalp rises: it is read again this often.
-_ITERATIONS = 5
+#: The outline moves as the scalp rises: it is read again, at most this often.
+_ITERATIONS = 6
+#: No more reading once nothing moves by more than this (metres).
+_SETTLED_M = 0.001
 #: Earlier readings still count, with this many times their deviation.
 _AGEING = 2.5
 _OLDEST_M = 0.003
@@ -61,7 +63,7 @@ class HairLift:
 
 @dataclass(frozen=True)
 class _Scene:
-    """The head in the photo before any lift. posed [V,3], directions and up as posed, triangles with and without ears."""
+    """The head in the photo before any lift. directions and up are as posed; earless: triangles without ears."""
 
     assets: HeadAssets
     scalp: Scalp
@@ -112,8 +114,8 @@ def _fitted(
 ) -> HairLift:
     """Read the outline and solve for the lift, in turns."""
     scalp, amount = scene.scalp, colours.amount
-    lift, rows, solved = np.zeros(len(scalp)), OutlineRows.none(), None
-    hair = np.zeros(len(scalp))
+    lift = hair = np.zeros(len(scalp))
+    rows, solved = OutlineRows.none(), Lift(lift, lift, np.zeros(0))
     for turn in range(_ITERATIONS):
         fresh = OutlineRows.none()
         if scene.view.masked:
@@ -125,8 +127,10 @@ def _fitted(
         hair = _hair_at_vertices(scene, colours, lift, amount)
         rows = _joined(fresh, rows)
         solved = solve_lift(scalp, _coat(scalp, hair, lift, amount, colours.long), rows)
+        moved = np.abs(solved.metres - lift)
         lift = solved.metres
-    assert solved is not None
+        if not scene.view.masked or (turn > 1 and np.quantile(moved, 0.95) < _SETTLED_M):
+            break
     return _result(scene, replace(colours, amount=amount), (solved, hair, rows), picture)
 
 
@@ -205,7 +209,7 @@ def _turned(
 
 def _places(scene: _Scene, drawn: Drawn) -> tuple[Places, Float[np.ndarray, "h w"]]:
     """What each pixel may be by where it lies; and 1 above the eyes, where only a head has an outline."""
-    assets, view = scene.assets, scene.view
+    assets = scene.assets
     zone = np.zeros(assets.num_vertices)
     zone[scene.scalp.ids] = scene.scalp.zone
     inland = np.zeros(assets.num_vertices)

@@ -8,6 +8,7 @@ picture's own edges by a guided filter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -16,14 +17,14 @@ from headrecon.appearance.hair_scalp import smooth_step
 from headrecon.appearance.hair_view import Drawn, HairView
 
 _COMPONENTS = 3
-_SAMPLES = 3000
-_ROUNDS = 10
+_SAMPLES = 1500
+_ROUNDS = 8
 #: Standard deviations that no component falls below: brightness, chroma.
 _FLOOR = (0.06, 0.025, 0.03)
 #: Colours this many standard deviations from all skin are not this skin.
 _UNLIKE = 3.0
 #: Share of the pixels above the forehead that must be unlike skin for hair to be certain; below the first: bald.
-_HAIR_SHARE = (0.25, 0.5)
+_HAIR_SHARE = (0.2, 0.4)
 #: What colours may contribute at most against what the place says (log odds).
 _MOST_COLOUR = 6.0
 _ENOUGH = 40
@@ -120,7 +121,7 @@ def find_hair(view: HairView, drawn: Drawn, places: Places) -> HairColours:
     """Learn the two colours and decide. drawn: the head in the view (as far as it is known)."""
     person = view.person > 0.5
     features = colour_features(view.image_srgb.astype(np.float64))
-    skin_seeds = _some(features[places.skin & person])
+    skin_seeds = _typical(_some(features[places.skin & person]))
     above = places.above & person
     by_place = 1.0 / (1.0 + np.exp(-places.odds))
     if len(skin_seeds) < _ENOUGH or above.sum() < _ENOUGH:
@@ -144,17 +145,22 @@ def find_hair(view: HairView, drawn: Drawn, places: Places) -> HairColours:
     ratio = np.clip(hair.log_density(flat) - rival, -_MOST_COLOUR, _MOST_COLOUR)
     odds = np.full(person.shape, -20.0)
     odds[person] = ratio + places.odds[person]
-    mask = _connected(1.0 / (1.0 + np.exp(-odds)), above, places.beside > 0)
+    likely = 1.0 / (1.0 + np.exp(-odds))
+    mask = _connected(likely, above, places.beside > 0)
+    long = _length(mask, places, view)
+    if long == 0.0:  # what lies beside the neck is a collar
+        mask = _connected(likely, above, np.zeros_like(above))
     mask = np.clip(_guided(mask, view), 0.0, 1.0) * view.person * smooth_step(np.array(amount), 0.0, 0.5)
-    return HairColours(mask.astype(np.float32), amount, _length(mask, places, view), known=True)
+    return HairColours(mask.astype(np.float32), amount, long, known=True)
 
 
 def _connected(mask: Float[np.ndarray, "h w"], above: np.ndarray, beside: np.ndarray) -> Float[np.ndarray, "h w"]:
-    """Only what hangs together with the hair on top, or large locks beside the neck: no beards, no buttons."""
+    """Only what hangs together with the hair on top, or large locks `beside` the neck: no beards, no buttons."""
     from scipy.ndimage import label
 
-    labels, count = label(mask > 0.3)
-    flat = labels.reshape(-1)
+    labels = np.zeros(mask.shape, np.int32)
+    label(mask > 0.3, output=labels)
+    flat, count = labels.reshape(-1), int(labels.max())
     sizes = np.bincount(flat, minlength=count + 1)
     on_top = np.bincount(flat, above.reshape(-1), minlength=count + 1)
     at_neck = np.bincount(flat, beside.reshape(-1), minlength=count + 1)
@@ -168,7 +174,7 @@ def _connected(mask: Float[np.ndarray, "h w"], above: np.ndarray, beside: np.nda
 def _length(mask: Float[np.ndarray, "h w"], places: Places, view: HairView) -> float:
     """0 for short hair, 1 for hair that falls beside jaw and neck without a gap on the way down."""
     widths = []
-    for low, high in zip(_BESIDE_M[:-1], _BESIDE_M[1:], strict=True):
+    for low, high in pairwise(_BESIDE_M):
         band = (places.beside > low) & (places.beside <= high)
         widths.append(float(mask[band].sum()) * view.metres_per_px**2 / (high - low))
     return float(smooth_step(np.array(min(widths)), *_LONG_M))
@@ -176,6 +182,15 @@ def _length(mask: Float[np.ndarray, "h w"], places: Places, view: HairView) -> f
 
 def _some(values: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "M 3"]:
     return values[:: max(1, len(values) // _SAMPLES)]
+
+
+def _typical(x: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "M 3"]:
+    """Without what stands apart: glasses, locks and background among the cheeks of a fit that is a little off."""
+    if len(x) < _ENOUGH:
+        return x
+    apart = np.abs(x - np.median(x, axis=0))
+    spread = np.maximum(1.48 * np.median(apart, axis=0), _FLOOR)
+    return x[(apart < 2.5 * spread).all(1)]
 
 
 def _brighter(x: Float[np.ndarray, "N 3"], skin: Float[np.ndarray, "M 3"]) -> Float[np.ndarray, "N 3"]:

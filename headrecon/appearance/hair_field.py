@@ -23,6 +23,8 @@ MAX_SINK_M = 0.02
 #: Noise outside this (metres) counts less and less.
 _OUTLIER_M = 0.004
 _ROUNDS = 3
+#: Even well seen hair is known to no better than this: rows share the mask's errors, and a row's place is a guess.
+_UNMODELLED_M = 0.0025
 #: Share of a field's variance that both sides of the head have in common.
 _SYMMETRY = 0.75
 
@@ -106,7 +108,8 @@ def solve_lift(scalp: Scalp, coat: Coat, rows: OutlineRows) -> Lift:
     beta, _ = _robust_solve(skull_only, wanted - rows.of(hair), rows.sigma)
     lift = _bounded(hair + to_skull @ beta, scalp)
     cross = _lower_solve(factor, (to_hair + to_skull).T)
-    sigma = np.sqrt(np.maximum(prior - (cross**2).sum(0), 0.0))
+    own = _UNMODELLED_M * np.maximum(coat.hair_rise * coat.amount, skull_rise)
+    sigma = np.sqrt(np.minimum(np.maximum(prior - (cross**2).sum(0), 0.0) + own**2, np.maximum(prior, own**2)))
     return Lift(lift, sigma, wanted - rows.of(lift))
 
 

@@ -18,7 +18,7 @@ from headrecon.appearance.hair_view import Drawn, HairView, project, sample
 #: The mask's edge is looked for this far outside and inside the outline (metres).
 _OUTWARD_M, _INWARD_M = 0.11, 0.03
 #: Outlines are read at this many places at most.
-_MAX_ROWS = 160
+_MAX_ROWS = 140
 #: Lift that moves the outline by less than this share of itself says nothing.
 _LEAST_LEVER = 0.35
 #: How well a mask's edge is placed (pixels of the network's mask are about 4 mm on a head; edges are refined).
@@ -103,7 +103,7 @@ def _outline_pixels(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray, Float[
     around = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     rows, cols = np.nonzero(covered & ~around)
     soft = gaussian_filter(covered.astype(np.float64), 2.5, mode="nearest")
-    slope_y, slope_x = np.gradient(soft)
+    slope_y, slope_x = np.asarray(np.gradient(soft))
     normals = -np.column_stack([slope_x[rows, cols], slope_y[rows, cols]])
     return rows, cols, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
 

@@ -92,13 +92,13 @@ class Scalp:
         return fallen, smooth_step(-arm[:, 1], 0.5 * _WIDEST_M, 2 * _WIDEST_M)
 
 
-def scalp_zone(assets: HeadAssets) -> Float[np.ndarray, " V"]:
+def scalp_zone(assets: HeadAssets, edges: Int[np.ndarray, "E 2"]) -> Float[np.ndarray, " V"]:
     """Where hair may lift the surface, 0..1: the model's own region "scalp", or a guess; never face, ears, parts."""
     if "scalp" in assets.regions:
         zone = np.clip(assets.regions["scalp"].astype(np.float64), 0, 1)
     else:
         zone = _guess(assets)
-    zone = np.maximum(zone, _temples(assets, zone))
+    zone = np.maximum(zone, _temples(assets, zone, edges))
     for other in ("ears", "neck", "brows", "lips"):
         if other in assets.regions:
             zone = zone * (1 - np.clip(assets.regions[other].astype(np.float64), 0, 1))
@@ -118,19 +118,19 @@ def eyes_of(assets: HeadAssets) -> Float[np.ndarray, "3"]:
 
 def build_scalp(assets: HeadAssets, neutral: Float[np.ndarray, "V 3"]) -> Scalp | None:
     """The scalp of a person whose neutral head is given (metres). None for a model without one."""
-    zone = scalp_zone(assets)
+    edges = unique_edges(triangulate(assets.faces)[0])
+    zone = scalp_zone(assets, edges)
     nape = _nape(assets, zone)
     ids = np.flatnonzero((zone > 0) | (nape > 0))
     if not (zone > 0.5).any():
         return None
     vertices = neutral.astype(np.float64)
-    triangles = triangulate(assets.faces[assets.faces_of("skin")] if "skin" in assets.part_names else assets.faces)[0]
     axis = _middle(vertices, zone, assets)
     points = vertices[ids]
     outward = points - axis
     outward[:, 1] = np.maximum(outward[:, 1], 0.0)
     directions = outward / np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-6)
-    edges, lengths = _all_edges(vertices, triangles)
+    lengths = _lengths(vertices, edges)
     inland = walk(len(vertices), edges, lengths, np.where(zone > 0, np.inf, 0.0))[ids]
     edges, lengths = _edges_within(edges, lengths, ids, len(vertices))
     template = assets.v_template.astype(np.float64)[ids]
@@ -187,11 +187,12 @@ def _guess(assets: HeadAssets) -> Float[np.ndarray, " V"]:
     return smooth_step((p[:, 1] - line) / crown, 0.0, 0.12)
 
 
-def _temples(assets: HeadAssets, zone: Float[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:
+def _temples(
+    assets: HeadAssets, zone: Float[np.ndarray, " V"], edges: Int[np.ndarray, "E 2"]
+) -> Float[np.ndarray, " V"]:
     """Half a scalp: the skin between the corner of the forehead and the ear."""
     p, eyes = assets.v_template.astype(np.float64), eyes_of(assets)
-    edges, lengths = _all_edges(p, triangulate(assets.faces)[0])
-    far = walk(len(p), edges, lengths, np.where(zone > 0.5, 0.0, np.inf))
+    far = walk(len(p), edges, _lengths(p, edges), np.where(zone > 0.5, 0.0, np.inf))
     near = 1 - smooth_step(far, 0.4 * _TEMPLE_M, _TEMPLE_M)
     above = smooth_step(p[:, 1] - eyes[1], *_TEMPLE_ABOVE_EYES_M)
     return 0.5 * near * above * smooth_step(np.abs(p[:, 0] - eyes[0]), *_TEMPLE_BESIDE_M)
@@ -200,14 +201,11 @@ def _temples(assets: HeadAssets, zone: Float[np.ndarray, " V"]) -> Float[np.ndar
 def smooth_step(values: Float[np.ndarray, "*N"], low: float, high: float) -> Float[np.ndarray, "*N"]:
     """0 below low, 1 above high, smooth between."""
     t = np.clip((values - low) / (high - low), 0.0, 1.0)
-    return t * t * (3 - 2 * t)
+    return np.asarray(t * t * (3 - 2 * t))
 
 
-def _all_edges(
-    vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarray, "F 3"]
-) -> tuple[Int[np.ndarray, "E 2"], Float[np.ndarray, " E"]]:
-    pairs = unique_edges(triangles)
-    return pairs, np.linalg.norm(vertices[pairs[:, 0]] - vertices[pairs[:, 1]], axis=1)
+def _lengths(vertices: Float[np.ndarray, "V 3"], edges: Int[np.ndarray, "E 2"]) -> Float[np.ndarray, " E"]:
+    return np.linalg.norm(vertices[edges[:, 0]] - vertices[edges[:, 1]], axis=1)
 
 
 def _nape(assets: HeadAssets, zone: Float[np.ndarray, " V"]) -> Float[np.ndarray, " V"]:

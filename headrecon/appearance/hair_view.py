@@ -14,8 +14,8 @@ from headrecon.geometry.cameras import crop_cameras, project_points
 from headrecon.ops.rasterize import Raster, rasterize, to_homogeneous_image
 from headrecon.structures import Cameras
 
-#: The head is this many pixels high here: a pixel is then about 0.7 mm, finer than any mask's edge.
-_HEAD_PX = 360
+#: The head is this many pixels high here: a pixel is then about 0.9 mm, finer than any mask's edge.
+_HEAD_PX = 300
 #: Room for hair around the head, in parts of its height.
 _MARGIN = 0.55
 #: A head seen with fewer pixels than this says nothing about hair.
@@ -164,7 +164,8 @@ def _cleaned(
     # A mask that misses most of a head that was found is broken; one without any background tells nothing.
     if share < 0.5 or solid.mean() > 0.995:
         return person, False
-    labels, _ = label(solid)
+    labels = np.zeros(solid.shape, np.int32)
+    label(solid, output=labels)
     votes = np.bincount(labels[at[:, 1], at[:, 0]])
     votes[0] = 0
     own_blob = np.asarray(binary_fill_holes(labels == int(votes.argmax())))
