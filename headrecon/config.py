@@ -61,13 +61,21 @@ class FitConfig:
 
     iterations: int = setting(30, "at most this many steps of the solver in each of its rounds", low=1, high=1000)
     exif_focal: bool = setting(True, "use the focal length in the photo's EXIF data when there is one")
+    dense: bool = setting(True, "let the photo's pixels (shading, outline) refine what the landmarks gave")
+
+
+@dataclass(frozen=True)
+class HairConfig:
+    """The hair's volume."""
+
+    lift: bool = setting(True, "lift the scalp to the outline of the person's hair; false leaves the head bald")
 
 
 @dataclass(frozen=True)
 class TextureConfig:
     """The skin's colour map."""
 
-    size: int = setting(1024, "width and height of the texture in pixels", low=64, high=8192)
+    size: int = setting(2048, "width and height of the texture in pixels", low=64, high=8192)
     detail: str = setting(
         "full", "full: completed on all sides; sketch: the photo where it shows the head, plain colours elsewhere",
         choices=("full", "sketch"),
@@ -81,6 +89,9 @@ class OutputConfig:
     posed: bool = setting(False, "write the meshes with the photo's expression and pose (default: neutral)")
     morph_normals: bool = setting(
         True, "store normals with the 52 expressions in head.glb: better shading, larger file"
+    )
+    relight: str | None = setting(
+        None, "show the head in another light, too: a name (studio, left, sunset, ...), a panorama, or a light's JSON"
     )
     turntable_frames: int = setting(
         72, "frames of turntable.mp4, one full turn; 0 leaves the video out", low=0, high=1000
@@ -102,6 +113,7 @@ class ReconstructConfig:
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
     fit: FitConfig = field(default_factory=FitConfig)
+    hair: HairConfig = field(default_factory=HairConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
 

@@ -21,8 +21,10 @@ from headrecon.io.meshes.topology import vertex_normals
 from headrecon.io.runs import output_folder, versions, write_json, write_text
 from headrecon.io.video import write_mp4
 from headrecon.models.posed_mesh import embed
+from headrecon.rendering.light_rigs import light_to_document
 from headrecon.report.contact_sheet import contact_sheet
 from headrecon.report.html import ReportContent, report_html
+from headrecon.report.relit import relit_sheet
 from headrecon.report.scene import HeadScene
 from headrecon.report.turntable import turntable_frames
 from headrecon.structures import Mesh, triangulate
@@ -40,8 +42,12 @@ FILES = {
     "transforms.json": "the photo's camera in nerfstudio's convention",
     "config.yaml": "every setting, to repeat the run",
     "preview.png": "the pictures of this page",
+    "relit.png": "the head in another light",
     "turntable.mp4": "the head turning once",
 }
+
+#: Written after the report that lists them.
+_LAST = ("head.json",)
 
 
 def write_outputs(
@@ -58,6 +64,10 @@ def write_outputs(
             scene = scene_of(result)
             preview = contact_sheet(scene)
             save_png(folder / "preview.png", preview)
+        if result.relight is not None:
+            report("rendering in another light", 0.7)
+            with result.timings.stage("relight"):
+                save_png(folder / "relit.png", relit_sheet(scene, result.relight, result.colours.normal_map))
         video = None
         if result.config.output.turntable_frames:
             report("rendering the turntable", 0.75)
@@ -84,9 +94,10 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
         params=result.fit.arrays if posed else None,
         licences=result.licences,
         morph_normals=result.config.output.morph_normals,
+        normal_map=result.colours.normal_map,
     )
     write_glb(folder / "head.glb", head)
-    write_obj(folder / "head.obj", result.assets, vertices, result.texture, comment)
+    write_obj(folder / "head.obj", result.assets, vertices, result.texture, comment, result.colours.normal_map)
     colours = vertex_colors(result.assets, result.texture)
     normals = vertex_normals(vertices, triangulate(result.assets.faces)[0])
     write_ply(folder / "head.ply", Mesh(vertices, result.assets.faces), colours, normals, comment)
@@ -111,12 +122,13 @@ def scene_of(result: Reconstruction) -> HeadScene:
         result.texture,
         result.observation.landmarks[:, :2],
         fitted,
+        result.colours.light,
     )
 
 
 def _write_turntable(result: Reconstruction, scene: HeadScene, folder: Path) -> bytes:
     output = result.config.output
-    frames = turntable_frames(scene, output.turntable_frames, output.turntable_size)
+    frames = turntable_frames(scene, output.turntable_frames, output.turntable_size, result.relight)
     path = folder / "turntable.mp4"
     write_mp4(path, frames, TURNTABLE_FPS)
     return path.read_bytes()
@@ -137,7 +149,7 @@ def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, 
         warnings=result.warnings,
         timings_s=result.timings.as_dict(),
         versions=versions(),
-        files={k: v for k, v in FILES.items() if k != "turntable.mp4" or video is not None},
+        files={name: what for name, what in FILES.items() if (folder / name).exists() or name in _LAST},
         video_mp4=video,
     )
     write_text(folder / "report.html", report_html(content))
@@ -155,5 +167,14 @@ def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, 
         timings_s=result.timings.as_dict(),
         versions=versions(),
         config=as_dict(result.config),
+        light=None if result.colours.light is None else light_to_document(result.colours.light),
+        hair=_hair_document(result),
     )
     write_json(folder / "head.json", head_document(record))
+
+
+def _hair_document(result: Reconstruction) -> dict[str, float] | None:
+    if result.hair is None:
+        return None
+    highest = float(np.linalg.norm(result.hair.offsets, axis=1).max())
+    return {"amount": result.hair.amount, "long": result.hair.long, "highest_mm": 1e3 * highest}

@@ -1,7 +1,7 @@
 """One photo to a head: the stages in their order, and nothing else. `headrecon.reconstruct` is this module's.
 
-load picture -> load model and networks -> find the face -> fit the head -> texture -> `Reconstruction`, whose `save`
-writes the output folder (`headrecon.outputs`).
+load picture -> load model and networks -> find the face -> fit landmarks -> fit pixels -> hair -> texture ->
+`Reconstruction`, whose `save` writes the output folder (`headrecon.outputs`). What draft leaves out it does not import.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from headrecon import stages
 from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import InputError
 from headrecon.fitting.detector_noise import load_detector_noise
@@ -25,12 +26,16 @@ from headrecon.io.exif import FocalHint
 from headrecon.io.images import LoadedImage, from_array, load_image
 from headrecon.io.runs import Timings
 from headrecon.licences import licences_of
-from headrecon.models.posed_mesh import embed, posed_vertices
+from headrecon.models.posed_mesh import embed
 from headrecon.models.store import load_head
 from headrecon.perception.faces import choose_face, observe_faces
-from headrecon.perception.networks import Networks, load_networks
-from headrecon.perception.person_mask import person_mask
+from headrecon.perception.networks import load_networks
+from headrecon.rendering.lighting import Lighting
+from headrecon.stages import Colours, Engine, Sitting
 from headrecon.structures import Cameras, FaceObservation, HeadAssets, HeadParams, Licence
+
+if TYPE_CHECKING:
+    from headrecon.appearance.hair import HairLift
 
 Progress = Callable[[str, float], None]
 
@@ -40,6 +45,8 @@ class Reconstruction:
     """A reconstructed head and everything that led to it. Vertices are in metres; see docs/conventions.md.
 
     neutral: the identity at rest, +y up, facing +z. posed: as in the photo, in the world of `cameras` (the photo's).
+    Both have the hair's volume where `hair` is not None (`hair.offsets`, metres on the neutral head). colours: texture,
+    normal map and the photo's light. relight: another light to show the head in.
     metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 % interval.
     """
 
@@ -51,12 +58,19 @@ class Reconstruction:
     neutral: Float[np.ndarray, "V 3"]
     posed: Float[np.ndarray, "V 3"]
     landmarks: dict[str, Float[np.ndarray, "L 3"]]
-    texture: UInt8[np.ndarray, "S S 3"]
+    colours: Colours
     metric: dict[str, Any]
     focal_source: str
     licences: tuple[Licence, ...]
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
+    hair: HairLift | None = None
+    relight: Lighting | None = None
+
+    @property
+    def texture(self) -> UInt8[np.ndarray, "S S 3"]:
+        """The skin's colours in the model's UVs, row 0 on top (v = 1), sRGB."""
+        return self.colours.texture
 
     @property
     def params(self) -> HeadParams:
@@ -73,15 +87,6 @@ class Reconstruction:
         from headrecon.outputs import write_outputs
 
         return write_outputs(self, Path(out_dir), overwrite, progress)
-
-
-@dataclass(frozen=True)
-class Engine:
-    """What does not depend on the photo: model, fitter, networks. Make it once for many photos."""
-
-    assets: HeadAssets
-    fitter: LandmarkFitter
-    networks: Networks
 
 
 def load_engine(config: ReconstructConfig, progress: Progress | None = None) -> Engine:
@@ -113,6 +118,7 @@ def reconstruct(
     Raises InputError, NoFaceFound, AssetError or NetworkUnavailable, each saying what to do.
     """
     config = _configured(config, settings)
+    relight = None if config.output.relight is None else stages.light_from(config.output.relight)
     timings = Timings()
     report = progress or (lambda stage, fraction: None)
     report("reading the photo", 0.0)
@@ -121,35 +127,61 @@ def reconstruct(
     report("loading model and networks", 0.05)
     with timings.stage("load"):
         engine = engine or load_engine(config, lambda stage, f: report(stage, 0.05 + 0.2 * f))
-    report("finding the face", 0.25)
+    report("finding the face", 0.2)
     with timings.stage("see"):
-        observations = observe_faces(loaded.image_srgb, engine.networks)
-        observation, face_warning = choose_face(observations, config.perception.face)
-    report("fitting the head", 0.35)
+        sitting, face_warning = _look(loaded, engine, config)
+    report("fitting the head", 0.25)
     with timings.stage("fit"):
-        hint, focal_source = _focal_hint(loaded, config)
-        fit = engine.fitter.fit(observation, CameraHint(focal=hint), _knowledge(config))
-        neutral, posed = _heads(engine, fit)
+        focal, focal_source = _focal_hint(loaded, config)
+        hint, knowledge = CameraHint(focal=focal), _knowledge(config)
+        fit = engine.fitter.fit(sitting.observation, hint, knowledge)
+    if config.fit.dense:
+        report("fitting the photo's pixels", 0.3)
+        with timings.stage("dense"):
+            fit = stages.refine(engine, fit, sitting, hint, knowledge)
+    hair = None
+    if config.hair.lift:
+        report("shaping the hair", 0.4)
+        with timings.stage("hair"):
+            hair = stages.lift_hair(engine, fit, sitting)
+    neutral, posed = stages.heads(engine, fit, None if hair is None else hair.offsets)
     report("painting the texture", 0.45)
     with timings.stage("texture"):
-        texture = _texture(engine, config, loaded, observation, (fit, posed))
-    warnings = (*loaded.warnings, *([face_warning] if face_warning else []), *fit.warnings)
+        if config.texture.detail == "sketch":
+            colours = stages.sketch(engine, fit, sitting, posed, config.texture.size)
+        else:
+            colours = stages.paint(engine, fit, sitting, (posed, hair), config.texture.size)
+    heard = [loaded.warnings, [face_warning] if face_warning else [], fit.warnings, hair.warnings if hair else []]
     return Reconstruction(
         config=config,
         image=loaded,
-        observation=observation,
+        observation=sitting.observation,
         assets=engine.assets,
         fit=fit,
         neutral=neutral,
         posed=posed,
         landmarks=_named_landmarks(engine.assets, posed if config.output.posed else neutral),
-        texture=texture,
+        colours=colours,
         metric={**fit.figures, **fit.view_figures[0]},
         focal_source=focal_source,
         licences=(*engine.assets.licences, *engine.networks.licences, *licences_of(["anny-landmarks"])),
-        warnings=warnings,
+        warnings=tuple(text for group in heard for text in group),
         timings=timings,
+        hair=hair,
+        relight=relight,
     )
+
+
+def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tuple[Sitting, str | None]:
+    """The face that is asked for, the mask of its person where a later stage wants it, and a warning about others."""
+    observations = observe_faces(image.image_srgb, engine.networks)
+    observation, warning = choose_face(observations, config.perception.face)
+    mask = None
+    if config.fit.dense or config.hair.lift or config.texture.detail == "full":
+        from headrecon.perception.person_mask import person_mask
+
+        mask = person_mask(image.image_srgb, engine.networks, observation)
+    return Sitting(image, observation, mask), warning
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:
@@ -170,44 +202,6 @@ def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHin
     if image.focal is not None and config.fit.exif_focal:
         return image.focal, "exif"
     return None, "estimated"
-
-
-def _heads(engine: Engine, fit: LandmarkFit) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
-    """Neutral and posed vertices, float32."""
-    joints, flat = engine.fitter.models.points, fit.flat[0]
-    betas = fit.layout.slices["betas"]
-    still = np.zeros_like(flat)
-    still[betas] = flat[betas]
-    neutral, posed = (posed_vertices(engine.assets, joints, x).astype(np.float32) for x in (still, flat))
-    return neutral, posed
-
-
-def _texture(
-    engine: Engine,
-    config: ReconstructConfig,
-    image: LoadedImage,
-    observation: FaceObservation,
-    head: tuple[LandmarkFit, Float[np.ndarray, "V 3"]],
-) -> UInt8[np.ndarray, "S S 3"]:
-    fit, posed = head
-    if config.texture.detail == "sketch":
-        from headrecon.appearance.sketch import sketch_texture
-
-        return sketch_texture(engine.assets, posed, image.image_srgb, fit.pinholes[0], config.texture.size)
-    import torch
-
-    from headrecon.appearance.openings import face_openings
-    from headrecon.appearance.projection import Photo
-    from headrecon.appearance.texture import make_texture
-
-    photo = Photo(
-        torch.from_numpy(np.require(image.image_srgb, requirements="W")),  # torch wants it writable
-        fit.camera,
-        torch.from_numpy(person_mask(image.image_srgb, engine.networks, observation)),
-        observation.landmarks[468:478, :2].reshape(2, 5, 2),
-        face_openings(observation.landmarks),
-    )
-    return make_texture(engine.assets, posed, photo, config.texture.size).image
 
 
 def _named_landmarks(assets: HeadAssets, vertices: Float[np.ndarray, "V 3"]) -> dict[str, Float[np.ndarray, "L 3"]]:

@@ -25,10 +25,14 @@ FLAGS: dict[str, str] = {
     "--age": "age",
     "--posed": "output.posed",
     "--texture-size": "texture.size",
+    "--relight": "output.relight",
     "--seed": "seed",
     "--task": "perception.task",
     "--device": "device",
 }
+
+#: What stands for a text in the help, where it is not a name.
+_TEXTS = {"--task": "FILE", "--relight": "NAME|FILE"}
 
 EXAMPLES = """examples:
   headrecon reconstruct me.jpg --out out/me
@@ -76,7 +80,7 @@ def _add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None
     if spec.type is bool:
         parser.add_argument(flag, dest=spec.key, action="store_true", default=None, help=text)
     else:
-        kind = {int: "N", float: "X", str: "FILE" if flag == "--task" else "NAME"}[spec.type]
+        kind = {int: "N", float: "X", str: _TEXTS.get(flag, "NAME")}[spec.type]
         metavar = "|".join(spec.choices) if spec.choices else kind
         parser.add_argument(flag, dest=spec.key, metavar=metavar, help=text)
 

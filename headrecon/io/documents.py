@@ -38,7 +38,8 @@ class HeadRecord:
     """Everything that `head.json` says. metric: figures by name with the unit at the end (`ipd_mm`, `distance_m`).
 
     focal_source: where the focal length came from (`exif`, `user`, `estimated`). licences: of all that made this head.
-    image_sha256: None when the picture came from memory.
+    image_sha256: None when the picture came from memory. light: of the photo (`rendering.light_rigs` writes it). hair:
+    what its shape was made from. Both None where they were not looked for.
     """
 
     assets: HeadAssets
@@ -53,6 +54,8 @@ class HeadRecord:
     timings_s: Mapping[str, float] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    light: Mapping[str, Any] | None = None
+    hair: Mapping[str, Any] | None = None
 
 
 def head_document(record: HeadRecord) -> dict[str, Any]:
@@ -70,6 +73,8 @@ def head_document(record: HeadRecord) -> dict[str, Any]:
         "parameters": _parameters(record.assets, record.params),
         "camera": _camera(record.cameras, record.image, record.focal_source),
         "metric": {name: m.as_dict() for name, m in record.metric.items()},
+        **({} if record.light is None else {"light": dict(record.light)}),
+        **({} if record.hair is None else {"hair": dict(record.hair)}),
         "warnings": list(record.warnings),
         "licences": licences,
         "commercial_use": all(x["commercial"] for x in licences),

@@ -1,6 +1,8 @@
-"""`preview.png`: photo, landmarks, overlay and the head from four sides and as bare geometry, on one sheet."""
+"""`preview.png`: the photo and what was found in it; the head as geometry, textured from four sides; its texture."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -8,13 +10,17 @@ from PIL import Image, ImageDraw, ImageFont
 
 from headrecon.geometry.cameras import crop_cameras, project_points
 from headrecon.rendering.cameras_orbit import preview_cameras
+from headrecon.rendering.lighting import Surface
 from headrecon.rendering.look import Appearance, RenderOptions
-from headrecon.rendering.pictures import draw
+from headrecon.rendering.pictures import Picture, draw
 from headrecon.report.scene import BACKDROP_SRGB, HeadScene, textured_look, to_uint8
 from headrecon.structures import Cameras
 
-TITLES = ("photo", "landmarks", "overlay", "front", "three-quarter", "profile", "back", "geometry")
-_COLUMNS = 4
+TITLES = (
+    "photo", "landmarks", "geometry over the photo", "head over the photo", "geometry",
+    "front", "three-quarter", "profile", "back", "texture",
+)  # fmt: skip
+_COLUMNS = 5
 _GAP, _CAPTION = 8, 26
 _PAPER, _INK = (250, 250, 251), (60, 62, 66)
 _DETECTED, _FITTED = (0, 214, 255), (255, 64, 129)
@@ -22,8 +28,8 @@ _DETECTED, _FITTED = (0, 214, 255), (255, 64, 129)
 _OVERLAY = 0.62
 
 
-def contact_sheet(scene: HeadScene, cell: int = 440) -> UInt8[np.ndarray, "H W 3"]:
-    """The eight pictures in two rows, captioned. cell: side of each picture in pixels."""
+def contact_sheet(scene: HeadScene, cell: int = 400) -> UInt8[np.ndarray, "H W 3"]:
+    """The ten pictures in two rows, captioned. cell: side of each picture in pixels."""
     pictures = contact_pictures(scene, cell)
     rows = -(-len(pictures) // _COLUMNS)
     pitch_x, pitch_y = cell + _GAP, cell + _CAPTION + _GAP
@@ -36,7 +42,7 @@ def contact_sheet(scene: HeadScene, cell: int = 440) -> UInt8[np.ndarray, "H W 3
     return np.asarray(sheet)
 
 
-def contact_pictures(scene: HeadScene, cell: int = 440) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
+def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
     """The pictures by title, in the order of TITLES, each cell x cell."""
     scene = scene.checked()
     cameras = _photo_crop(scene, cell)
@@ -49,9 +55,11 @@ def contact_pictures(scene: HeadScene, cell: int = 440) -> dict[str, UInt8[np.nd
     pictures = [
         photo,
         _draw_landmarks(scene, photo, cell),
-        _overlay(scene, photo, cameras),
-        *(to_uint8(look.image_srgb) for look in looks),
+        _over(photo, _posed(scene, cameras, Appearance(), RenderOptions(background_srgb=None)), _OVERLAY),
+        _over(photo, _as_photographed(scene, cameras), 1.0),
         to_uint8(geometry.image_srgb),
+        *(to_uint8(look.image_srgb) for look in looks),
+        np.asarray(Image.fromarray(scene.texture).resize((cell, cell), Image.Resampling.BOX, reducing_gap=2.0)),
     ]
     return dict(zip(TITLES, pictures, strict=True))
 
@@ -113,8 +121,16 @@ def _draw_landmarks(scene: HeadScene, photo: np.ndarray, cell: int) -> np.ndarra
     return np.asarray(canvas.resize((cell, cell), Image.Resampling.LANCZOS))
 
 
-def _overlay(scene: HeadScene, photo: np.ndarray, cameras: Cameras) -> np.ndarray:
-    """The posed geometry over the photo."""
-    got = next(draw(scene.mesh(scene.posed), cameras, Appearance(), RenderOptions(background_srgb=None)))
+def _posed(scene: HeadScene, cameras: Cameras, look: Appearance, options: RenderOptions) -> Picture:
+    return next(draw(scene.mesh(scene.posed), cameras, look, options))
+
+
+def _as_photographed(scene: HeadScene, cameras: Cameras) -> Picture:
+    """The textured head in the photo's light, as far as it is known apart from the texture."""
+    matt = replace(scene.textured(), surface=Surface(specular=0.0, wrap=(0.0, 0.0, 0.0)))
+    return _posed(scene, cameras, matt, RenderOptions(lighting=scene.light, background_srgb=None))
+
+
+def _over(photo: UInt8[np.ndarray, "S S 3"], picture: Picture, opacity: float) -> UInt8[np.ndarray, "S S 3"]:
     below = photo.astype(np.float32) / 255
-    return to_uint8(below + (got.image_srgb - below) * (_OVERLAY * got.alpha)[..., None])
+    return to_uint8(below + (picture.image_srgb - below) * (opacity * picture.alpha)[..., None])

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.errors import ShapeError
-from headrecon.rendering.lighting import soft_front
+from headrecon.rendering.lighting import Lighting, soft_front
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.structures import Cameras, HeadAssets, Mesh
 
@@ -21,7 +21,8 @@ class HeadScene:
     """One photo and its head.
 
     neutral and posed: vertices in metres; posed lies in the world of `cameras` (the photo's one, numpy). texture is in
-    the model's UVs. landmarks_px: detected points in the photo; fitted_px: the same points of the fitted head.
+    the model's UVs. light: of the photo, where the texture is free of it. landmarks_px: detected points in the photo;
+    fitted_px: the same points of the fitted head.
     """
 
     assets: HeadAssets
@@ -32,6 +33,7 @@ class HeadScene:
     texture: UInt8[np.ndarray, "S S 3"]
     landmarks_px: Float[np.ndarray, "L 2"] | None = None
     fitted_px: Float[np.ndarray, "L 2"] | None = None
+    light: Lighting | None = None
 
     def checked(self) -> HeadScene:
         """Return self; raise ShapeError when the photo is not the camera's or vertices are not the model's."""
@@ -50,9 +52,9 @@ class HeadScene:
         return Appearance(texture_srgb=self.texture.astype(np.float32) / 255)
 
 
-def textured_look(supersample: int = 2) -> RenderOptions:
-    """Even light: the texture holds the photo's light already."""
-    return RenderOptions(lighting=soft_front(), background_srgb=BACKDROP_SRGB, supersample=supersample)
+def textured_look(lighting: Lighting | None = None) -> RenderOptions:
+    """The light that the textured head is shown in: even and soft unless another is wanted."""
+    return RenderOptions(lighting=lighting or soft_front(), background_srgb=BACKDROP_SRGB)
 
 
 def to_uint8(image_srgb: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -8,12 +8,18 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headrecon.rendering.cameras_orbit import turntable_cameras
+from headrecon.rendering.lighting import Lighting
 from headrecon.rendering.pictures import draw
 from headrecon.report.scene import HeadScene, textured_look, to_uint8
 
 
-def turntable_frames(scene: HeadScene, count: int = 72, size: int = 512) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
-    """`count` pictures of the neutral textured head on a full circle, one at a time, so that memory stays small."""
+def turntable_frames(
+    scene: HeadScene, count: int = 72, size: int = 512, lighting: Lighting | None = None
+) -> Iterator[UInt8[np.ndarray, "S S 3"]]:
+    """`count` pictures of the neutral textured head on a full circle, one at a time, so that memory stays small.
+
+    lighting: instead of the even light that shows the texture best.
+    """
     cameras = turntable_cameras(scene.neutral, count, size)
-    for picture in draw(scene.mesh(scene.neutral), cameras, scene.textured(), textured_look()):
+    for picture in draw(scene.mesh(scene.neutral), cameras, scene.textured(), textured_look(lighting)):
         yield to_uint8(picture.image_srgb)

@@ -14,7 +14,7 @@ from headrecon.errors import InputError
 
 
 def test_later_sources_win() -> None:
-    assert config.resolve("high").texture.size == 2048
+    assert config.resolve("high").texture.size == 4096
     assert config.resolve("high", {"texture": {"size": 256}}).texture.size == 256
     assert config.resolve("high", {"texture": {"size": 256}}, {"texture.size": 128}).texture.size == 128
 
@@ -110,7 +110,7 @@ def test_wrong_files_are_explained(values: object, message: str) -> None:
 def test_every_setting_is_read_by_the_pipeline() -> None:
     """Except those that describe the run as a whole, or wait for the stages that need them."""
     package = Path(headrecon.__file__).parent
-    code = (package / "pipeline.py").read_text() + (package / "outputs.py").read_text()
+    code = "".join((package / f"{name}.py").read_text() for name in ("pipeline", "stages", "outputs"))
     waiting = {"preset", "seed", "device"}
     for key in config.settings():
         used = re.search(rf"\.{key.rpartition('.')[2]}\b", code) is not None

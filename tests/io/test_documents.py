@@ -49,6 +49,19 @@ def schema() -> dict:
     return content
 
 
+def test_light_and_hair_are_there_when_they_were_found(schema):
+    plain = head_document(make_record())
+    assert "light" not in plain
+    assert "hair" not in plain
+    light = {"space": "view", "ambient_sh": [[1, 1, 1]] * 9, "directions": [[0, 0, 1]], "intensities": [[1, 1, 1]]}
+    found = head_document(make_record(light=light, hair={"amount": 1.0, "long": 0.2, "highest_mm": 31.0}))
+    jsonschema.validate(found, schema)
+    assert found["light"] == light
+    assert found["hair"]["highest_mm"] == 31.0
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**found, "light": {**light, "ambient_sh": [[1, 1, 1]]}}, schema)
+
+
 def test_written_file_follows_the_schema(schema, tmp_path):
     write_json(tmp_path / "head.json", head_document(make_record()))
     document = json.loads((tmp_path / "head.json").read_text())

@@ -124,6 +124,22 @@ def test_names_counts_and_materials(assets, tmp_path):
     assert glb.json["asset"]["generator"].startswith("headrecon")
 
 
+def test_relief_belongs_to_the_skin(assets, tmp_path):
+    relief = np.full((16, 16, 3), [128, 128, 255], np.uint8)
+    write_glb(tmp_path / "h.glb", RiggedHead(assets, assets.v_template, smooth_texture(), normal_map=relief))
+    glb = Glb(tmp_path / "h.glb")
+    bumpy = [m for m in glb.json["materials"] if "normalTexture" in m]
+    assert [m["name"] for m in bumpy] == ["skin"]
+    image = glb.json["images"][glb.json["textures"][bumpy[0]["normalTexture"]["index"]]["source"]]
+    assert image["mimeType"] == "image/png"
+    assert all("normalTexture" not in m for m in glb_materials_without_relief(assets, tmp_path))
+
+
+def glb_materials_without_relief(assets, tmp_path) -> list[dict]:
+    write_glb(tmp_path / "plain.glb", RiggedHead(assets, assets.v_template, smooth_texture()))
+    return Glb(tmp_path / "plain.glb").json["materials"]
+
+
 def test_licences_are_in_the_file(assets, tmp_path):
     closed = Licence("some model", "LicenseRef-research", False, "https://example.org")
     head = RiggedHead(assets, assets.v_template, smooth_texture(), licences=(*assets.licences, closed))

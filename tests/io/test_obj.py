@@ -49,6 +49,15 @@ def test_groups_and_materials(assets, tmp_path):
     assert mtl.count("map_Kd head.png") == len(used)
 
 
+def test_relief_belongs_to_the_skin(assets, tmp_path):
+    relief = np.full((16, 16, 3), [128, 128, 255], np.uint8)
+    write_obj(tmp_path / "head.obj", assets, assets.v_template, noise(), normal_map=relief)
+    with Image.open(tmp_path / "head_normal.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), relief)
+    blocks = (tmp_path / "head.mtl").read_text().split("newmtl ")[1:]
+    assert [b.split()[0] for b in blocks if "norm head_normal.png" in b] == ["skin"]
+
+
 def test_trimesh_agrees(assets, tmp_path):
     import trimesh
 

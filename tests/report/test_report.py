@@ -14,15 +14,19 @@ from PIL import Image
 from headrecon.errors import ShapeError
 from headrecon.io.documents import Measurement
 from headrecon.rendering.cameras_orbit import orbit_views
+from headrecon.rendering.light_rigs import named_light
+from headrecon.rendering.lighting import Lighting
 from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
 from headrecon.report.contact_sheet import TITLES, contact_pictures, contact_sheet, head_square
 from headrecon.report.html import ReportContent, report_html
+from headrecon.report.relit import relit_sheet
 from headrecon.report.scene import HeadScene
 from headrecon.report.turntable import turntable_frames
 from headrecon.structures import Cameras, Licence, Mesh
 from tests.synthetic_assets import make_tiny_assets
 
 CELL = 96
+NONE = np.zeros((0, 3), dtype=np.float32)
 
 
 def make_scene(**changes) -> HeadScene:
@@ -56,12 +60,12 @@ def orange(picture: np.ndarray) -> np.ndarray:
     return picture[..., 0].astype(int) - picture[..., 2] > 40
 
 
-def test_sheet_has_eight_captioned_pictures(scene):
+def test_sheet_has_ten_captioned_pictures(scene):
     pictures = contact_pictures(scene, CELL)
     assert tuple(pictures) == TITLES
     assert all(p.shape == (CELL, CELL, 3) and p.dtype == np.uint8 for p in pictures.values())
     sheet = contact_sheet(scene, CELL)
-    assert sheet.shape[1] > 4 * CELL
+    assert sheet.shape[1] > 5 * CELL
     assert sheet.shape[0] > 2 * CELL
     captions = sheet[8 + CELL + 2 : 8 + CELL + 26]
     assert (captions < 128).all(-1).sum() > 100  # ink
@@ -70,7 +74,7 @@ def test_sheet_has_eight_captioned_pictures(scene):
 def test_photo_and_overlay_share_one_crop(scene):
     """Where the photo shows the head, the overlay shows geometry; beyond it, the same background."""
     pictures = contact_pictures(scene, CELL)
-    photo, overlay = pictures["photo"], pictures["overlay"]
+    photo, overlay = pictures["photo"], pictures["geometry over the photo"]
     assert orange(photo).mean() > 0.2
     changed = np.abs(photo.astype(int) - overlay).max(-1) > 8
     assert changed[orange(photo)].mean() > 0.95
@@ -89,7 +93,34 @@ def test_front_shows_the_neutral_head_and_overlay_the_posed_one(scene):
     moved = dataclasses.replace(scene, posed=scene.posed + np.array([0.05, 0, 0], dtype=np.float32))
     before, after = contact_pictures(scene, CELL), contact_pictures(moved, CELL)
     np.testing.assert_array_equal(before["front"], after["front"])
-    assert not np.array_equal(before["overlay"], after["overlay"])
+    assert not np.array_equal(before["geometry over the photo"], after["geometry over the photo"])
+
+
+def test_the_head_over_the_photo_is_lit_as_the_photo(scene):
+    """A texture times its light is the photo; in another light it is not."""
+    even = np.zeros((9, 3), dtype=np.float32)
+    even[0] = 1 / 0.2820948  # the same from everywhere: a matt surface shows its own colour
+    lit, unlit, dark = (
+        contact_pictures(dataclasses.replace(scene, light=light), CELL)["head over the photo"].astype(int)
+        for light in (Lighting(even, NONE, NONE, "view"), None, Lighting(0.2 * even, NONE, NONE, "view"))
+    )
+    assert np.abs(lit - unlit).max() <= 2
+    assert (unlit - dark)[orange(unlit.astype(np.uint8))].mean() > 40
+    found = contact_pictures(scene, CELL)["texture"].astype(int)
+    assert np.abs(found - [200, 120, 80]).max() <= 1
+
+
+def test_turntable_in_another_light(scene):
+    plain, lit = (next(turntable_frames(scene, 2, 64, light)) for light in (None, named_light("sunset")))
+    assert not np.array_equal(plain, lit)
+
+
+def test_relit_sheet_has_three_sides(scene):
+    sheet = relit_sheet(scene, named_light("left"), None, 48)
+    assert sheet.shape == (48, 3 * 48, 3)
+    front = sheet[:, :48].astype(int).sum(-1)
+    middle = front[14:34]
+    assert middle[:, 14:22].mean() > middle[:, 26:34].mean() + 60  # the lamp stands at the viewer's left
 
 
 def test_landmarks_are_drawn_where_they_are(scene):

@@ -53,6 +53,7 @@ class RiggedHead:
     vertices: the neutral identity in metres; texture in the model's UVs (v up, row 0 is v = 1). params, when given,
     sets the morph weights and the joints (batch 1, betas ignored). licences: of everything that made this head.
     morph_normals: store how each expression turns the normals (better shading in viewers that do not recompute them).
+    normal_map: tangent-space relief of the skin in the same UVs, as glTF has it (+x along u, +y along v upwards).
     """
 
     assets: HeadAssets
@@ -62,6 +63,7 @@ class RiggedHead:
     licences: tuple[Licence, ...] = ()
     texture_format: str = "jpeg"
     morph_normals: bool = True
+    normal_map: UInt8[np.ndarray, "N N 3"] | None = None
 
     def checked(self) -> RiggedHead:
         """Return self with numpy parameters; raise ShapeError when an array does not fit the model."""
@@ -220,18 +222,24 @@ def _add_materials(gltf: GLTF2, buffer: GltfBuffer, head: RiggedHead) -> dict[st
     gltf.images = [Image(name="head_basecolor", mimeType=f"image/{head.texture_format}", bufferView=view)]
     gltf.samplers = [Sampler(magFilter=9729, minFilter=9987, wrapS=33071, wrapT=33071)]
     gltf.textures = [Texture(sampler=0, source=0)]
+    if head.normal_map is not None:
+        # PNG: the blocks of a JPEG would show as relief.
+        view = buffer.view(encode_texture(head.normal_map, "png"))
+        gltf.images.append(Image(name="head_normal", mimeType="image/png", bufferView=view))
+        gltf.textures.append(Texture(sampler=0, source=1))
     groups = [g for g, faces in face_groups(head.assets) if len(faces)]
-    gltf.materials = [_material(group) for group in groups]
+    gltf.materials = [_material(group, head.normal_map is not None and group.name == "skin") for group in groups]
     return {group.name: i for i, group in enumerate(groups)}
 
 
-def _material(group: MaterialGroup) -> Material:
-    from pygltflib import Material, PbrMetallicRoughness, TextureInfo
+def _material(group: MaterialGroup, relief: bool) -> Material:
+    from pygltflib import Material, NormalMaterialTexture, PbrMetallicRoughness, TextureInfo
 
     return Material(
         name=group.name,
         doubleSided=group.double_sided,
         alphaCutoff=None,
+        normalTexture=NormalMaterialTexture(index=1) if relief else None,
         pbrMetallicRoughness=PbrMetallicRoughness(
             baseColorTexture=TextureInfo(index=0), metallicFactor=0.0, roughnessFactor=group.roughness
         ),
@@ -243,7 +251,8 @@ def encode_texture(texture: UInt8[np.ndarray, "H W 3"], image_format: str) -> by
     from PIL import Image
 
     stream = io.BytesIO()
-    options = {"quality": 93, "subsampling": 0} if image_format == "jpeg" else {}
+    # Level 2 packs a texture to within a tenth of PNG's usual size in a third of the time.
+    options = {"quality": 93, "subsampling": 0} if image_format == "jpeg" else {"compress_level": 2}
     Image.fromarray(texture).save(stream, format=image_format.upper(), **options)
     return stream.getvalue()
 

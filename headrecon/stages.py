@@ -1,0 +1,181 @@
+"""The stages of `pipeline.reconstruct` that look at the photo's pixels: dense fit, hair, texture. Each is optional.
+
+They import what they need when they run: torch and SciPy cost more than a whole draft, which does without them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from headrecon.errors import InputError
+from headrecon.fitting.fit_report import LandmarkFit
+from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.photo import CameraHint, LandmarkFitter
+from headrecon.io.images import LoadedImage
+from headrecon.models.posed_mesh import posed_vertices
+from headrecon.perception.networks import Networks
+from headrecon.rendering.lighting import Lighting
+from headrecon.structures import FaceObservation, HeadAssets
+
+if TYPE_CHECKING:
+    from headrecon.appearance.hair import HairLift
+    from headrecon.appearance.projection import Photo
+    from headrecon.fitting.dense.refine import DenseFitter
+    from headrecon.models.head_model import HeadModel
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What does not depend on the photo: model, fitter, networks. Make it once for many photos."""
+
+    assets: HeadAssets
+    fitter: LandmarkFitter
+    networks: Networks
+
+    @cached_property
+    def dense(self) -> DenseFitter:
+        """The fitter of pixels, made when first used."""
+        from headrecon.fitting.dense.refine import DenseFitter
+
+        return DenseFitter(self.fitter)
+
+    @cached_property
+    def head_model(self) -> HeadModel:
+        """The model as torch evaluates it, made when first used."""
+        from headrecon.models.head_model import HeadModel
+
+        return HeadModel(self.assets)
+
+
+@dataclass(frozen=True)
+class Sitting:
+    """One photo, the face in it, and the opacity of the person (None where no stage needs it)."""
+
+    image: LoadedImage
+    observation: FaceObservation
+    mask: Float[np.ndarray, "H W"] | None = None
+
+
+@dataclass(frozen=True)
+class Colours:
+    """Textures in the model's UVs (row 0 is v = 1).
+
+    texture: sRGB; albedo where `light` is known, which then is the photo's light in the axes of its camera; else the
+    colours as photographed. normal_map: tangent-space relief as glTF has it, where the photo showed any.
+    """
+
+    texture: UInt8[np.ndarray, "S S 3"]
+    normal_map: UInt8[np.ndarray, "N N 3"] | None = None
+    light: Lighting | None = None
+
+
+def refine(
+    engine: Engine, fit: LandmarkFit, sitting: Sitting, hint: CameraHint, knowledge: MetricKnowledge
+) -> LandmarkFit:
+    """The fit with the photo's pixels taken into account; the landmark fit itself where they do not agree with it."""
+    from headrecon.fitting.dense.refine import DensePhoto
+
+    photo = DensePhoto(sitting.image.image_srgb, sitting.observation, sitting.mask, hint)
+    return engine.dense.refine(fit, photo, knowledge).fit
+
+
+def lift_hair(engine: Engine, fit: LandmarkFit, sitting: Sitting) -> HairLift:
+    """The hair's volume: offsets of the neutral head."""
+    from headrecon.appearance import hair
+
+    return hair.lift_hair(engine.head_model, fit.params, _photo(fit, sitting))
+
+
+def heads(
+    engine: Engine, fit: LandmarkFit, offsets: Float[np.ndarray, "V 3"] | None
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
+    """Neutral and posed vertices, float32, both with the offsets (metres on the neutral head)."""
+    joints, flat = engine.fitter.models.points, fit.flat[0]
+    betas = fit.layout.slices["betas"]
+    still = np.zeros_like(flat)
+    still[betas] = flat[betas]
+    neutral, posed = (posed_vertices(engine.assets, joints, x, offsets).astype(np.float32) for x in (still, flat))
+    return neutral, posed
+
+
+def sketch(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np.ndarray, "V 3"], size: int) -> Colours:
+    """The quick texture, without torch: see `appearance.sketch`."""
+    from headrecon.appearance.sketch import sketch_texture
+
+    return Colours(sketch_texture(engine.assets, posed, sitting.image.image_srgb, fit.pinholes[0], size))
+
+
+def paint(
+    engine: Engine,
+    fit: LandmarkFit,
+    sitting: Sitting,
+    head: tuple[Float[np.ndarray, "V 3"], HairLift | None],
+    size: int,
+) -> Colours:
+    """The full texture: see `appearance.texture`. head: posed vertices, and the hair on them."""
+    from headrecon.appearance.texture import make_texture
+
+    posed, hair = head
+    covered = None if hair is None else hair.hair_vertices
+    made = make_texture(engine.assets, posed, _photo(fit, sitting), size, covered)
+    return Colours(made.image, made.normal_map, made.light)
+
+
+def _photo(fit: LandmarkFit, sitting: Sitting) -> Photo:
+    import torch
+
+    from headrecon.appearance.openings import face_openings
+    from headrecon.appearance.projection import Photo
+
+    landmarks = sitting.observation.landmarks
+    return Photo(
+        torch.from_numpy(np.require(sitting.image.image_srgb, requirements="W")),  # torch wants it writable
+        fit.camera,
+        None if sitting.mask is None else torch.from_numpy(sitting.mask),
+        landmarks[468:478, :2].reshape(2, 5, 2),
+        face_openings(landmarks),
+    )
+
+
+def light_from(choice: str) -> Lighting:
+    """The light that `--relight` names: one of ours, a JSON file with a light, or a panorama (any picture, 2:1).
+
+    Raises InputError that lists what there is.
+    """
+    from headrecon.rendering import light_rigs
+
+    if choice in light_rigs.LIGHT_NAMES:
+        return light_rigs.named_light(choice)
+    path = Path(choice)
+    if not path.exists():
+        names = ", ".join(light_rigs.LIGHT_NAMES)
+        raise InputError(f"--relight {choice}: no such light and no such file; the lights are {names}")
+    if path.suffix.lower() == ".json":
+        return light_rigs.light_from_document(_read_json(path))
+    import torch
+
+    from headrecon.io.images import load_image
+    from headrecon.rendering.colour import srgb_to_linear
+
+    picture = torch.from_numpy(load_image(path).image_srgb.astype(np.float32) / 255)
+    return light_rigs.light_from_panorama(srgb_to_linear(picture).numpy())
+
+
+def _read_json(path: Path) -> dict:
+    import json
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--relight {path}: not readable as JSON ({error}); expected a light or a head.json"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"--relight {path}: expected a JSON object with a light, found {type(content).__name__}")
+    return content
