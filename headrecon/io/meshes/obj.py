@@ -21,18 +21,28 @@ def write_obj(
     vertices: Float[np.ndarray, "V 3"],
     texture: UInt8[np.ndarray, "H W 3"],
     comment: str = "",
+    normal_map: UInt8[np.ndarray, "N N 3"] | None = None,
 ) -> tuple[Path, Path, Path]:
     """Write `path`, and beside it `.mtl` and `.png` of the same name; returns the three paths.
+
+    normal_map: tangent-space relief of the skin, written as `<name>_normal.png` and named by `norm` in the materials.
 
     Metres, +y up; v/vt/vn with the model's quads; a group and a material per part. Raises InputError.
     """
     path = Path(path)
     mtl, png = path.with_suffix(".mtl"), path.with_suffix(".png")
-    texts = {path: _obj_text(assets, vertices, mtl.name, comment), mtl: _mtl_text(assets, png.name)}
+    pictures = {png: texture}
+    if normal_map is not None:
+        pictures[path.with_name(f"{path.stem}_normal.png")] = normal_map
+    texts = {
+        path: _obj_text(assets, vertices, mtl.name, comment),
+        mtl: _mtl_text(assets, *(picture.name for picture in pictures)),
+    }
     try:
         for file, text in texts.items():
             file.write_text(text, encoding="utf-8", newline="\n")
-        png.write_bytes(encode_texture(texture, "png"))
+        for file, picture in pictures.items():
+            file.write_bytes(encode_texture(picture, "png"))
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
     return path, mtl, png
@@ -58,8 +68,8 @@ def _obj_text(assets: HeadAssets, vertices: np.ndarray, mtl_name: str, comment: 
     return "\n".join(lines) + "\n"
 
 
-def _mtl_text(assets: HeadAssets, png_name: str) -> str:
-    blocks = ["# headrecon materials; Pr is roughness in the PBR extension of MTL"]
+def _mtl_text(assets: HeadAssets, png_name: str, normal_name: str | None = None) -> str:
+    blocks = ["# headrecon materials; Pr (roughness) and norm (relief) are of MTL's PBR extension"]
     for group, faces in face_groups(assets):
         if len(faces):
             # Phong exponent with the same highlight width as GGX roughness r: 2 / r^4 - 2 (Walter et al. 2007).
@@ -75,6 +85,8 @@ def _mtl_text(assets: HeadAssets, png_name: str) -> str:
                 "illum 2",
                 f"map_Kd {png_name}",
             ]
+            if normal_name is not None and group.name == "skin":
+                blocks.append(f"norm {normal_name}")
     return "\n".join(blocks) + "\n"
 
 
