@@ -17,7 +17,7 @@ _PITCHES = (-30.0, 0.0, 30.0)
 def visible_vertices(
     vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarray, "T 3"], size: int = 640
 ) -> Bool[np.ndarray, " V"]:
-    """Vertices of the triangles that show in at least one of 21 pictures from the front hemisphere (+z), size x size."""
+    """Vertices of the triangles that show in at least one of 21 pictures from the front (+z), size x size."""
     shown = np.zeros(len(triangles), dtype=bool)
     points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32))
     corners = torch.from_numpy(np.ascontiguousarray(triangles, dtype=np.int32))

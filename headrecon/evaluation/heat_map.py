@@ -11,11 +11,12 @@ from headrecon.evaluation.now_protocol import face_region
 from headrecon.evaluation.scan_to_mesh import MeshScore, ScanErrors
 from headrecon.rendering.cameras_orbit import orbit_cameras
 from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
-from headrecon.structures import Mesh
+from headrecon.structures import Cameras, Mesh
 
 #: Dark blue through green to yellow and red, even in lightness up to the middle: read without and with colour vision.
 _SCALE = np.array(
-    [(0.16, 0.20, 0.45), (0.15, 0.45, 0.60), (0.30, 0.68, 0.50), (0.93, 0.87, 0.35), (0.93, 0.50, 0.18), (0.72, 0.10, 0.15)]
+    [(0.16, 0.20, 0.45), (0.15, 0.45, 0.60), (0.30, 0.68, 0.50), (0.93, 0.87, 0.35), (0.93, 0.50, 0.18),
+     (0.72, 0.10, 0.15)]
 )  # fmt: skip
 _UNSCORED = (0.62, 0.62, 0.63)
 _YAWS = (-45.0, 0.0, 45.0)
@@ -55,8 +56,9 @@ def heat_map(
     frame = _frame(score.radius_mm * 1e-3)
     cameras = orbit_cameras(frame, _YAWS, cell)
     colours = error_colours(score.per_vertex(errors), top_mm)
-    top = _render(_finite_part(Mesh(place(points), scan.faces)), cameras, colours)
-    bottom = _render(_finite_part(Mesh(aligned, prediction.faces)), cameras, None)
+    shown, source = _drawable(Mesh(place(points), scan.faces), 1e-3)
+    top = _render(shown, cameras, colours[source])
+    bottom = _render(_drawable(Mesh(aligned, prediction.faces), 1e-3)[0], cameras, None)
     return _sheet([*top, *bottom], cell, top_mm, errors)
 
 
@@ -75,22 +77,22 @@ def _frame(radius: float) -> np.ndarray:
     return radius * np.concatenate([np.eye(3), -np.eye(3)]) * 1.02
 
 
-def _finite_part(mesh: Mesh) -> Mesh:
-    """The mesh without faces that touch a vertex that is not finite; such vertices move to the origin, unseen."""
-    good = np.isfinite(mesh.vertices).all(1)
-    faces = mesh.faces
+def _drawable(mesh: Mesh, dot: float) -> tuple[Mesh, np.ndarray]:
+    """A mesh of the finite faces and, by vertex of it, the vertex of the original; a cloud becomes dots of size `dot`.
+
+    Dots are triangles that face the front: enough to see where colours lie.
+    """
+    vertices, faces = np.asarray(mesh.vertices), mesh.faces
+    good = np.isfinite(vertices).all(1)
     if len(faces):
-        faces = faces[np.where(faces >= 0, good[faces], True).all(1)]
-    vertices = np.where(good[:, None], mesh.vertices, 0.0)
-    return Mesh(vertices, faces) if len(faces) else _dots(vertices, good)
+        kept = faces[np.where(faces >= 0, good[faces], True).all(1)]
+        return Mesh(np.where(good[:, None], vertices, 0.0), kept), np.arange(len(vertices))
+    ids = np.repeat(np.flatnonzero(good), 3)
+    corner = dot * np.array([(-0.87, -0.5, 0.0), (0.87, -0.5, 0.0), (0.0, 1.0, 0.0)])
+    return Mesh(vertices[ids] + np.tile(corner, (len(ids) // 3, 1)), np.arange(len(ids)).reshape(-1, 3)), ids
 
 
-def _dots(points: np.ndarray, good: np.ndarray) -> Mesh:
-    """A small triangle at each point, so that a cloud shows; its corners are named so that colours still match."""
-    raise NotImplementedError
-
-
-def _render(mesh: Mesh, cameras, colours: np.ndarray | None) -> list[np.ndarray]:
+def _render(mesh: Mesh, cameras: Cameras, colours: np.ndarray | None) -> list[np.ndarray]:
     look = Appearance() if colours is None else Appearance(vertex_srgb=torch.from_numpy(colours.astype(np.float32)))
     images = render_mesh(mesh, cameras, look, RenderOptions(background_srgb=(0.97, 0.97, 0.97))).image_srgb
     return [(image.numpy() * 255).round().astype(np.uint8) for image in images]

@@ -81,9 +81,7 @@ def _solve(
     return pose
 
 
-def distances_to(
-    surface: SurfaceIndex, points: Float[np.ndarray, "N 3"], pose: Similarity
-) -> Float[np.ndarray, " N"]:
+def distances_to(surface: SurfaceIndex, points: Float[np.ndarray, "N 3"], pose: Similarity) -> Float[np.ndarray, " N"]:
     """Distances of scan points to the moved mesh, in the scan's unit."""
     return pose.scale * surface.query(pose.inverse().apply(points)).distance
 

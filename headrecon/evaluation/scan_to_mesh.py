@@ -102,7 +102,10 @@ def evaluate_mesh(
     are the error. Scan vertices that are not finite are left out, as are faces of the prediction that have one. A
     scan needs no faces. Raises InputError for landmarks, units or meshes that cannot be scored.
     """
-    own, theirs = checked_landmarks(prediction_landmarks, "the prediction"), checked_landmarks(scan_landmarks, "the scan")
+    own, theirs = (
+        checked_landmarks(prediction_landmarks, "the prediction"),
+        checked_landmarks(scan_landmarks, "the scan"),
+    )
     check_order(own, theirs)
     scan_mm = mm_per_unit(theirs, options.scan_unit, "the scan")
     pred_mm = mm_per_unit(own, options.pred_unit, "the prediction")
@@ -136,8 +139,8 @@ def _check_on_surface(surface: SurfaceIndex, landmarks: np.ndarray, what: str) -
     eyes = float(np.linalg.norm(landmarks[0] - landmarks[3]))
     if off.max() > _FARTHEST_LANDMARK * eyes:
         raise InputError(
-            f"landmark {int(off.argmax()) + 1} of {what} lies {off.max():.0f} mm away from its surface; expected points "
-            "on this mesh, in its unit and pose"
+            f"landmark {int(off.argmax()) + 1} of {what} lies {off.max():.0f} mm away from its surface; expected "
+            "points on this mesh, in its unit and pose"
         )
 
 
@@ -153,8 +156,8 @@ def _region(
         inside = np.linalg.norm(points - centre, axis=1) <= radius  # NaN is never inside
     if inside.sum() < _FEWEST_POINTS:
         raise InputError(
-            f"only {int(inside.sum())} scan vertices lie within {radius:.0f} mm of the face's centre, expected at least "
-            f"{_FEWEST_POINTS}; are the landmarks points of this scan, and is its unit right?"
+            f"only {int(inside.sum())} scan vertices lie within {radius:.0f} mm of the face's centre, expected "
+            f"at least {_FEWEST_POINTS}; are the landmarks points of this scan, and is its unit right?"
         )
     return inside, radius
 

@@ -22,16 +22,21 @@ class LoadedMesh:
     texture: Path | None = None
 
 
-def read_mesh(path: str | Path) -> LoadedMesh:
-    """Read an OBJ or PLY by its suffix. Raises InputError for anything that is not a usable mesh."""
+def read_mesh(path: str | Path, keep_nan: bool = False) -> LoadedMesh:
+    """Read an OBJ, PLY, STL or GLB by its suffix. Raises InputError for anything that is not a usable mesh.
+
+    Vertices that are not finite (holes in some scanners' files) are refused, unless keep_nan.
+    """
+    from headrecon.io.meshes.glb_reader import read_glb
     from headrecon.io.meshes.obj import read_obj
     from headrecon.io.meshes.ply import read_ply
+    from headrecon.io.meshes.stl import read_stl
 
-    readers = {".obj": read_obj, ".ply": read_ply}
+    readers = {".obj": read_obj, ".ply": read_ply, ".stl": read_stl, ".glb": read_glb}
     suffix = Path(path).suffix.lower()
     if suffix not in readers:
         raise InputError(f"mesh {path}: expected a file ending in {' or '.join(readers)}, found {suffix or 'none'!r}")
-    return readers[suffix](path)
+    return readers[suffix](path, keep_nan)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -45,12 +50,12 @@ def read_bytes(path: Path) -> bytes:
     return data
 
 
-def checked_vertices(path: Path, vertices: np.ndarray) -> np.ndarray:
-    """Float64 [V,3]; InputError when there are none or some are not finite."""
+def checked_vertices(path: Path, vertices: np.ndarray, keep_nan: bool = False) -> np.ndarray:
+    """Float64 [V,3]; InputError when there are none, or when some are not finite and keep_nan is not set."""
     if not len(vertices):
         raise InputError(f"mesh {path} holds no vertices")
     bad = np.flatnonzero(~np.isfinite(vertices).all(axis=1))
-    if len(bad):
+    if len(bad) == len(vertices) or (len(bad) and not keep_nan):
         raise InputError(f"mesh {path}: vertex {bad[0]} is not finite ({len(bad)} such); repair the scan first")
     return np.ascontiguousarray(vertices, dtype=np.float64)
 

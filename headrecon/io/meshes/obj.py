@@ -101,7 +101,7 @@ class _ObjLines:
     mtllib: bytes = b""
 
 
-def read_obj(path: str | Path) -> LoadedMesh:
+def read_obj(path: str | Path, keep_nan: bool = False) -> LoadedMesh:
     """Read vertices (with colours where `v` has six numbers), UVs and faces of any size. Raises InputError.
 
     Curves, lines, points, groups and materials are skipped; all objects in the file become one mesh.
@@ -111,7 +111,7 @@ def read_obj(path: str | Path) -> LoadedMesh:
     if not lines.v:
         raise InputError(f"mesh {path} is no OBJ: expected lines such as 'v 0.1 0.2 0.3', found none")
     table = _numbers(path, lines.v, "v", 3)
-    vertices = checked_vertices(path, table[:, :3])
+    vertices = checked_vertices(path, table[:, :3], keep_nan)
     faces, uv_faces = _faces(path, lines, len(vertices))
     uvs = None if uv_faces is None else _numbers(path, lines.vt, "vt", 2)[:, :2]
     colors = _colors(table) if table.shape[1] >= 6 else None

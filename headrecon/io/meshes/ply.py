@@ -113,7 +113,7 @@ class _Lists:
 _Columns = dict[str, "np.ndarray | _Lists"]
 
 
-def read_ply(path: str | Path) -> LoadedMesh:
+def read_ply(path: str | Path, keep_nan: bool = False) -> LoadedMesh:
     """Read vertices, faces of any size, colours, normals; without faces it is a point cloud. Raises InputError."""
     path = Path(path)
     data = read_bytes(path)
@@ -124,14 +124,14 @@ def read_ply(path: str | Path) -> LoadedMesh:
         read(data[start:], byte_order, elements, tables)
     except (ValueError, IndexError, OverflowError) as error:
         raise InputError(f"mesh {path}: the PLY ends early or is damaged ({error})") from error
-    return _loaded(path, tables)
+    return _loaded(path, tables, keep_nan)
 
 
-def _loaded(path: Path, tables: dict[str, _Columns]) -> LoadedMesh:
+def _loaded(path: Path, tables: dict[str, _Columns], keep_nan: bool) -> LoadedMesh:
     vertex, face = tables.get("vertex", {}), tables.get("face", {})
     if not {"x", "y", "z"} <= set(vertex):
         raise InputError(f"mesh {path}: the PLY must have an element 'vertex' with x, y and z, found {list(vertex)}")
-    vertices = checked_vertices(path, _stack(vertex, ("x", "y", "z")))
+    vertices = checked_vertices(path, _stack(vertex, ("x", "y", "z")), keep_nan)
     lists = next((face[name] for name in _LISTS if name in face), None)
     if lists is None:
         faces = np.zeros((0, 3), dtype=np.int64)
