@@ -78,7 +78,7 @@ class _Kernel:
 
 
 #: On top of the head: heads of hair differ as a whole, from region to region, and by tufts.
-_HAIR = _Kernel(0.010, ((0.009, 0.055), (0.004, 0.018)))
+_HAIR = _Kernel(0.006, ((0.011, 0.050), (0.004, 0.018)))
 #: Fits see no skull behind the face: its height is wrong by several millimetres, smoothly.
 _SKULL = _Kernel(0.002, ((0.006, 0.080), (0.0015, 0.025)))
 
