@@ -151,7 +151,7 @@ def _pyramid_backward_kernel(grad: Tensor, height: int, width: int, levels: int)
         return _fold_reference(grad, height, width, levels)
     folded = grad.clone(memory_format=torch.contiguous_format)
     _native_calls.pyramid(folded, (height, width), levels, backward=True)
-    return folded[:, : height * width].reshape(count, height, width, channels)
+    return folded[:, : height * width].reshape(count, height, width, channels).contiguous()
 
 
 def _fold_reference(grad: Tensor, height: int, width: int, levels: int) -> Tensor:

@@ -190,6 +190,7 @@ def test_registered_properly() -> None:
     picture = torch.rand(2, 4, 4, 2, requires_grad=True)
     torch.library.opcheck(torch.ops.headrecon.pyramid, (picture, 2))
     torch.library.opcheck(torch.ops.headrecon.pyramid_backward, (torch.rand(2, 20, 2), 4, 4, 2))
+    torch.library.opcheck(torch.ops.headrecon.pyramid_backward, (torch.rand(1, 20, 2), 4, 4, 2))
     texels = torch.rand(2, 20, 2, requires_grad=True)
     uvs = torch.rand(2, 3, 2, requires_grad=True)
     for slopes, face_index in ((None, None), (torch.rand(2, 3, 4), torch.zeros(2, 3, dtype=torch.int32))):
