@@ -1,4 +1,4 @@
-"""The ops that pictures are made with, for numpy arrays: no gradients, no GPU, and torch is not imported.
+"""The ops that pictures are made with, for numpy arrays: no gradients, no GPU, and, but for smooth outlines, no torch.
 
 Where the native library is not built, torch's reference ops do the work, slowly, as they do for tensors.
 """
@@ -87,6 +87,32 @@ def shade(
         factor,
         _NONE if background is None else _floats(background),
     )
+
+
+def antialias(
+    image: Float[np.ndarray, "B H W D"],
+    raster: Raster,
+    points_hom: Float[np.ndarray, "B V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    neighbours: Int[np.ndarray, "F 3"],
+) -> Float[np.ndarray, "B H W D"]:
+    """As `ops.antialias.antialias`; the one op of this module that imports torch."""
+    import torch
+
+    from headrecon.ops.antialias import antialias as smooth
+
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in (image, points_hom, faces, neighbours)]
+    seen = Raster(*(torch.from_numpy(a) for a in (raster.face_index, raster.barycentrics, raster.depth_z)))
+    return smooth(tensors[0], seen, *tensors[1:]).numpy()
+
+
+def face_neighbours(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "F 3"]:
+    """As `ops.antialias.face_neighbours`."""
+    import torch
+
+    from headrecon.ops.antialias import face_neighbours as find
+
+    return find(torch.from_numpy(np.ascontiguousarray(faces))).numpy()
 
 
 def _colour_values(colours: ShadeColours) -> tuple[Float[np.ndarray, "A B 3"], ColourSource]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import UInt8
@@ -21,5 +22,6 @@ def turntable_frames(
     lighting: instead of the even light that shows the texture best.
     """
     cameras = turntable_cameras(scene.neutral, count, size)
-    for picture in draw(scene.mesh(scene.neutral), cameras, scene.textured(), textured_look(lighting)):
+    look = replace(textured_look(lighting), supersample=1)
+    for picture in draw(scene.mesh(scene.neutral), cameras, scene.textured(), look, smooth_outlines=True):
         yield to_uint8(picture.image_srgb)

@@ -84,3 +84,19 @@ def test_torch_is_not_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
+
+
+def test_smooth_outlines_stand_for_many_samples() -> None:
+    """Beside the outline one sample with smoothing is much nearer to nine samples than one sample alone."""
+    camera = orbit_views(ASSETS.v_template, [20.0], 96)
+    look = Appearance(base_srgb=(0.7, 0.7, 0.7))  # near the background: outlines are blended in sRGB, samples in light
+
+    def picture(samples: int, smooth: bool) -> np.ndarray:
+        options = RenderOptions(lighting=None, supersample=samples)
+        return next(draw(MESH, camera, look, options, smooth_outlines=smooth)).image_srgb
+
+    truth, plain, smooth = picture(3, False), picture(1, False), picture(1, True)
+    beside = np.abs(plain - truth).max(-1) > 0.02
+    assert beside.sum() > 50
+    assert np.abs(smooth - truth)[beside].mean() < 0.5 * np.abs(plain - truth)[beside].mean()
+    np.testing.assert_array_equal(smooth[:4], plain[:4])  # far from the head nothing changes
