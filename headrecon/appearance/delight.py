@@ -107,16 +107,17 @@ def remove_light(assets: HeadAssets, surface: Surface, view: View, zones: Zones)
     covered = view.part >= 0
     lit = torch.where(covered[..., None], pixels[..., :3].clamp(min=1e-3), mean.clamp(min=1e-3))
     layers = _Layers(fine, sharp, lit, pixels[..., 3] * skin, skin, pixels[..., 4], pixels[..., 5] * skin)
-    gain, trust = _believable(assets, surface, (view, sight), layers, light)
+    gain, trust = _believable(assets, surface, (view, sight), layers, (light, zones.hair_known))
     albedo = (view.image_srgb * gain).clamp(0, 1)
     return Delit(replace(view, image_srgb=albedo), gain, trust, light, openness(transfer))
 
 
 def _believable(
-    assets: HeadAssets, surface: Surface, seen: tuple[View, Sight], layers: _Layers, light: LightEstimate
+    assets: HeadAssets, surface: Surface, seen: tuple[View, Sight], layers: _Layers, model: tuple[LightEstimate, bool]
 ) -> tuple[Float[Tensor, "h w 3"], Float[Tensor, "h w"]]:
     """The factor from photo to albedo (display values), and trust in it."""
     view, sight = seen
+    light, hair_known = model
     luminance = torch.tensor(LUMINANCE)
     skin = light.albedo.clamp(min=1e-3).log()
     raw = layers.fine.clamp(min=1e-3) / layers.lit
@@ -131,18 +132,18 @@ def _believable(
     level = (middle @ luminance)[..., None]
     calmer = (1 - _KEEP_SHINE) * level.clamp(min=0) + (1 - _KEEP_HUE) * (middle - level)
     change = near[..., None] * (even - broad) - layers.plain[..., None] * calmer
-    change = change + _calmer_hair(albedo, layers.hair, skin)
+    change = change + _calmer_hair(albedo, layers.hair, (skin, hair_known))
     gain = ((albedo + change - layers.fine.clamp(min=1e-3).log()) / GAMMA).exp()
     return gain.clamp(0.25, 3.5), doubt_around(1 - layers.plain * (1 - trusted), view)
 
 
 def _calm_on_hair(shown: Float[Tensor, "V 3"], mean: Float[Tensor, "3"], zones: Zones) -> Float[Tensor, "V 3"]:
-    """Light on hair: of the face's mean colour and never much weaker than there.
+    """Light on hair: of the face's mean colour, no stronger and never much weaker than there.
 
     No skin has told of the light on the crown, and hair that is brightened by a guess looks worse than shaded hair.
     """
     luminance = torch.tensor(LUMINANCE)
-    level = (shown @ luminance / (mean @ luminance)).clamp(min=_DIMMEST_ON_HAIR)
+    level = (shown @ luminance / (mean @ luminance)).clamp(_DIMMEST_ON_HAIR, 1.0)
     return torch.lerp(shown, level[:, None] * mean, torch.maximum(zones.hair, zones.scalp)[:, None])
 
 
@@ -167,13 +168,13 @@ def _without_shine(
 
 
 def _calmer_hair(
-    albedo: Float[Tensor, "h w 3"], hair: Float[Tensor, "h w"], skin: Float[Tensor, "3"]
+    albedo: Float[Tensor, "h w 3"], hair: Float[Tensor, "h w"], known: tuple[Float[Tensor, "3"], bool]
 ) -> Float[Tensor, "h w 3"]:
     """Change of logarithms that brings hair nearer to its median: less sheen, rim light and shade."""
     chosen = albedo[hair > 0.7]
     if len(chosen) < 100:
         return torch.zeros_like(albedo)
-    off = albedo - unlike_skin(chosen, skin, (_UNLIKE_SKIN, False)).median(0).values
+    off = albedo - unlike_skin(chosen, known[0], (_UNLIKE_SKIN, known[1])).median(0).values
     level = (off @ torch.tensor(LUMINANCE))[..., None]
     less = torch.where(level > 0, _HAIR_LESS[0] * level, _HAIR_LESS[1] * level)
     return -hair[..., None] * (less + _HAIR_LESS[2] * (off - level))

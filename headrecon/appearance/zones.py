@@ -49,10 +49,12 @@ def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) 
     covered = scalp if hair is None else torch.from_numpy(np.ascontiguousarray(hair)).float().clamp(0, 1) * skin
     painted = torch.maximum(region("lips"), region("brows"))
     clothed = torch.from_numpy(may_be_clothed(assets))
-    scalp = scalp if hair is None else torch.maximum(covered, 0.3 * scalp)
+    behind = _behind_ears(assets) * skin
+    if hair is not None:
+        scalp = torch.maximum(covered, scalp * (0.3 + 0.7 * behind * covered.max()))
     plain = skin * (1 - torch.maximum(covered, scalp)) * (1 - painted)
     guarded = torch.maximum(clothed, region("ears")) * skin
-    return Zones(skin, scalp, covered, plain, guarded, _behind_ears(assets) * skin, hair is not None)
+    return Zones(skin, scalp, covered, plain, guarded, behind, hair is not None)
 
 
 def _behind_ears(assets: HeadAssets) -> Float[Tensor, " V"]:
