@@ -24,6 +24,8 @@ from headrecon.structures import HeadAssets, HeadParams, triangulate
 
 #: The outline moves as the scalp rises: it is read again, at most this often.
 _ITERATIONS = 6
+#: In these turns the photo is asked anew which vertices hair covers; by the last the lift has nearly settled.
+_LOOKS_AT_HAIR = (0, 2)
 #: No more reading once nothing moves by more than this (metres).
 _SETTLED_M = 0.001
 #: Earlier readings still count, with this many times their deviation.
@@ -124,12 +126,13 @@ def _fitted(
             fresh = read_outline(scene.view, scalp, lift, (lifted, scene.directions), (drawn, counts))
         if turn == 0:
             amount = max(amount, _standing_out(fresh, scalp, amount))
-        hair = _hair_at_vertices(scene, colours, lift, amount)
+        if turn in _LOOKS_AT_HAIR:
+            hair = _hair_at_vertices(scene, colours, lift, amount)
         rows = _joined(fresh, rows)
         solved = solve_lift(scalp, _coat(scalp, hair, lift, amount, colours.long), rows)
         moved = np.abs(solved.metres - lift)
         lift = solved.metres
-        if not scene.view.masked or (turn > 1 and np.quantile(moved, 0.95) < _SETTLED_M):
+        if not scene.view.masked or (turn >= _LOOKS_AT_HAIR[-1] and np.quantile(moved, 0.95) < _SETTLED_M):
             break
     return _result(scene, replace(colours, amount=amount), (solved, hair, rows), picture)
 

@@ -17,6 +17,8 @@ from headrecon.structures import HeadAssets, triangulate
 
 #: Typical thickness of the coat of hair (metres): on top, at the sides and back, at the lower edge.
 _TYPICAL_M = (0.017, 0.011, 0.006)
+#: Necks end so far below the scalp, and are no wider (metres).
+_NECK_BELOW_M, _NECK_RADIUS_M = (0.085, 0.110), (0.085, 0.100)
 #: Long hair closes in by this share of the way down; what it falls from is a mean over this angle around (radians).
 _HANG_TAPER, _HANG_WIDTH = 0.15, 0.35
 #: Heads are widest within this distance above and below the point amid the skull (metres).
@@ -217,6 +219,9 @@ def _nape(assets: HeadAssets, zone: Float[np.ndarray, " V"]) -> Float[np.ndarray
     eyes = eyes_of(assets)
     middle = 0.5 * (float(p[inside, 2].min()) + eyes[2]) if inside.any() else 0.0
     nape = smooth_step(middle - p[:, 2], -_NECK_FADE_M[1], -_NECK_FADE_M[0]) * (p[:, 1] < low + 0.02)
+    # Busts go on to the shoulders, on which hair lies as it likes.
+    beside = np.hypot(p[:, 0] - eyes[0], p[:, 2] - middle)
+    nape = nape * (1 - smooth_step(low - p[:, 1], *_NECK_BELOW_M)) * (1 - smooth_step(beside, *_NECK_RADIUS_M))
     out = np.zeros(len(p))
     out[skin] = nape[skin]
     if "ears" in assets.regions:
