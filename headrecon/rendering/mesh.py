@@ -53,7 +53,7 @@ def render_mesh(
     Colours come in as sRGB, are shaded in linear light, clipped to 0..1 and returned as sRGB. Without an appearance the
     mesh looks like clay. All C pictures are held at once: for a long turntable iterate over `render_views`.
     Raises ShapeError when a texture comes without UVs, vertex colours do not match, or supersample is not 1, 2 or 3.
-    Not differentiable.
+    Not differentiable: `rendering.differentiable` is.
     """
     views = list(render_views(mesh, cameras, appearance, options))
     if not views:
