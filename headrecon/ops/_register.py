@@ -10,6 +10,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from headrecon.errors import ShapeError
+
+
+def on_one_device(name: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The kernel, after a look at where its tensors are: torch hands mixed ones over, and a GPU cannot read the others.
+
+    Raises ShapeError when tensors that hold anything lie on more than one device.
+    """
+
+    def checked(*arguments: Any) -> Any:
+        devices = {str(a.device) for a in arguments if isinstance(a, Tensor) and a.numel()}
+        if len(devices) > 1:
+            raise ShapeError(f"{name}: all tensors must be on one device, found {' and '.join(sorted(devices))}")
+        return kernel(*arguments)
+
+    return checked
 
 
 def register_op(
@@ -28,7 +46,8 @@ def register_op(
     """
     qualified = f"headrecon::{name}"
     torch.library.define(qualified, schema)
-    torch.library.impl(qualified, ("cpu", "cuda"), kernel)
+    torch.library.impl(qualified, "cpu", kernel)
+    torch.library.impl(qualified, "cuda", on_one_device(name, kernel))
 
     def no_gradient(ctx: Any, *grads: object) -> Any:
         raise RuntimeError(f"{qualified} is not differentiable yet: detach its inputs, or its outputs, from autograd")

@@ -14,6 +14,8 @@ import torch
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
 from headrecon.ops import _native, _native_cuda
 from headrecon.ops._native_params import RasterizeParams
+from headrecon.ops._register import on_one_device
+from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import rasterize
 from tests.ops.conftest import CudaKernels
 from tests.ops.meshes import hom, random_soup
@@ -41,6 +43,21 @@ def test_without_the_library_nothing_falls_back(monkeypatch: pytest.MonkeyPatch,
         assert archs == [] and "does not load" in hint
     finally:
         _native_cuda._load.cache_clear()
+
+
+def test_tensors_on_two_devices_are_refused() -> None:
+    kernel = on_one_device("shade", lambda *tensors: len(tensors))
+    here, there = torch.zeros(3), torch.zeros(3, device="meta")
+    assert kernel(here, None, torch.zeros(0, device="meta"), 5) == 4
+    with pytest.raises(ShapeError, match="shade: all tensors must be on one device, found cpu and meta"):
+        kernel(here, there)
+
+
+@pytest.mark.cuda
+def test_an_operator_refuses_tensors_on_two_devices() -> None:
+    seen = rasterize(points().cuda(), TRIANGLE.cuda(), 4, 4)
+    with pytest.raises(ShapeError, match="interpolate: all tensors must be on one device"):
+        interpolate(torch.rand(3, 2), TRIANGLE.cuda(), seen.face_index, seen.barycentrics)
 
 
 @pytest.mark.native
