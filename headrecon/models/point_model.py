@@ -67,9 +67,10 @@ class PointModel:
         self.layout = ParamLayout(assets.num_betas, assets.num_expressions)
         self.num_points = len(points)
         self._parents = [int(p) for p in assets.parents]
-        regressor = assets.J_regressor.astype(np.float64)
-        self._joints = regressor @ assets.v_template.astype(np.float64)
-        self._joint_dirs = np.einsum("jv,vck->jck", regressor, assets.shapedirs, optimize=True)
+        used = np.flatnonzero(assets.J_regressor.any(0))  # few vertices carry the joints, and five models are made
+        regressor = assets.J_regressor[:, used].astype(np.float64)
+        self._joints = regressor @ assets.v_template[used].astype(np.float64)
+        self._joint_dirs = np.einsum("jv,vck->jck", regressor, assets.shapedirs[used], optimize=True)
         self._descendants = _descendants(self._parents)
         self._build_pairs(assets, points)
 

@@ -43,18 +43,56 @@ def test_everything_is_written(finished: tuple[Path, subprocess.CompletedProcess
 
 
 @pytest.mark.native
-def test_a_draft_does_without_torch(astronaut_path: Path, tmp_path: Path) -> None:
-    """Importing torch alone takes about as long as a whole draft may."""
+def test_a_draft_does_without_torch_and_scipy(astronaut_path: Path, tmp_path: Path) -> None:
+    """Importing torch alone takes about as long as a whole draft may, SciPy a fifth of a second."""
     code = (
         "import sys\n"
         "from headrecon.cli import main\n"
         "code = main(['reconstruct', sys.argv[1], '--out', sys.argv[2], '--preset', 'draft'])\n"
-        "sys.exit(code or ('torch was imported' if 'torch' in sys.modules else 0))\n"
+        "heavy = sorted({'torch', 'scipy', 'pandas', 'skimage'} & set(sys.modules))\n"
+        "sys.exit(code or (f'{heavy} were imported' if heavy else 0))\n"
     )
     command = [sys.executable, "-c", code, str(astronaut_path), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert {p.name for p in (tmp_path / "out").iterdir()} == EXPECTED_FILES - {"turntable.mp4"}
+
+
+@pytest.mark.slow
+def test_the_default_has_light_hair_and_relief(astronaut_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = reconstruct(
+        astronaut_path, "--out", out, "--texture-size", "256", "--relight", "left", "--set", "output.turntable_frames=2"
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in out.iterdir()} == EXPECTED_FILES | {"relit.png", "head_normal.png"}
+    head = head_of(out)
+    assert head["light"]["space"] == "view"
+    # She has hair: the mesh is larger than its parameters say, where hair grows.
+    assert head["hair"]["amount"] > 0.5
+    assert head["hair"]["highest_mm"] > 10
+    bald = reconstruct(
+        astronaut_path, "--out", tmp_path / "bald", "--texture-size", "256", "--relight", str(out / "head.json"),
+        "--set", "output.turntable_frames=0", "--set", "hair.lift=false",
+    )  # fmt: skip
+    assert bald.returncode == 0, bald.stderr
+    assert "hair" not in head_of(tmp_path / "bald")
+    assert head_of(tmp_path / "bald")["parameters"] == head["parameters"]
+    sizes = [height_of(folder / "head.obj") for folder in (out, tmp_path / "bald")]
+    assert sizes[0] > sizes[1] + 0.01
+
+
+def height_of(path: Path) -> float:
+    heights = [float(line.split()[2]) for line in path.read_text().splitlines() if line.startswith("v ")]
+    return max(heights) - min(heights)
+
+
+def test_an_unknown_light_is_refused_before_any_work(astronaut_path: Path, tmp_path: Path) -> None:
+    done = reconstruct(astronaut_path, "--out", tmp_path / "out", "--relight", "lefft")
+    assert done.returncode == 2
+    assert "--relight lefft: no such light" in done.stderr
+    assert "sunset" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_terminal_says_what_was_measured(finished: tuple[Path, subprocess.CompletedProcess]) -> None:

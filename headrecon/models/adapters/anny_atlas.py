@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Float, Int
-from scipy.sparse.csgraph import connected_components
 
 #: Where each island goes, as (left, bottom, right, top) of the unit square; chosen once by looking.
 FACE_BOX = (0.005, 0.335, 0.995, 0.995)
@@ -37,6 +35,9 @@ class Island:
 
 def islands(uv_faces: Int[np.ndarray, "F 4"], num_uvs: int) -> list[Island]:
     """Connected pieces of a UV layout, largest first."""
+    import scipy.sparse as sp
+    from scipy.sparse.csgraph import connected_components
+
     first = uv_faces[:, :3].astype(np.int64)
     rows = np.concatenate([first[:, 0], first[:, 1]])
     cols = np.concatenate([first[:, 1], first[:, 2]])
