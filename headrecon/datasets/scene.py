@@ -57,17 +57,34 @@ class Scene:
     distance_m: float
 
 
-def draw_scene(assets: HeadAssets, rng: np.random.Generator, options: SyntheticOptions) -> Scene:
-    """Draw identity, expression, pose and a camera that holds the head."""
-    focal_35 = float(rng.choice(_LENSES_MM))
+@dataclass(frozen=True)
+class View:
+    """A camera at the world's origin that looks along -z, how far before it the eyes should be, and the head's turn."""
+
+    cameras: Cameras
+    distance_m: float
+    angles: Float[np.ndarray, "3"]
+
+
+def draw_view(rng: np.random.Generator, options: SyntheticOptions) -> View:
+    """Draw lens, distance and the head's turn about x, y and z (radians)."""
     size = options.size
-    focal = focal_35 / math.hypot(36, 24) * math.hypot(size, size)
+    focal = float(rng.choice(_LENSES_MM)) / math.hypot(36, 24) * math.hypot(size, size)
     # Close enough for the head to fill a good part of the picture, never closer than the stated distances.
     nearest = max(options.distance_m[0], 0.30 * focal / size)
     distance = float(rng.uniform(nearest, max(nearest * 1.4, min(options.distance_m[1], nearest * 2))))
     spread = (options.pitch, options.yaw, options.roll)
     angles = np.radians(rng.uniform(-1, 1, 3) * spread + np.array(options.turn))
-    orient = torch.tensor(angles, dtype=torch.float32)[None]
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    k = torch.tensor([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]])
+    return View(Cameras(flip, k, size, size), distance, angles)
+
+
+def draw_scene(assets: HeadAssets, rng: np.random.Generator, options: SyntheticOptions) -> Scene:
+    """Draw identity, expression, pose and a camera that holds the head."""
+    view = draw_view(rng, options)
+    size, focal, distance = options.size, float(view.cameras.Ks[0, 0]), view.distance_m
+    orient = torch.tensor(view.angles, dtype=torch.float32)[None]
     params = HeadParams.zeros(assets.num_betas, assets.num_expressions)
     gaze = np.radians(rng.uniform(-1, 1, 2) * options.gaze)
     look = torch.tensor([gaze[0] * 0.6, gaze[1], 0.0], dtype=torch.float32)[None]
@@ -82,9 +99,7 @@ def draw_scene(assets: HeadAssets, rng: np.random.Generator, options: SyntheticO
     root, eyes = joints[0], joints[3:5].mean(0)
     between_eyes = axis_angle_to_matrix(orient)[0] @ (eyes - root) + root
     params = replace(params, transl=(torch.as_tensor(aim, dtype=torch.float32) - between_eyes)[None])
-    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
-    k = torch.tensor([[focal, 0.0, size / 2], [0.0, focal, size / 2], [0.0, 0.0, 1.0]])
-    return Scene(params, Cameras(flip, k, size, size), float(np.linalg.norm(aim)))
+    return Scene(params, view.cameras, float(np.linalg.norm(aim)))
 
 
 def _expression(assets: HeadAssets, rng: np.random.Generator, options: SyntheticOptions) -> Float[Tensor, "1 Ne"]:
