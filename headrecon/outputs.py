@@ -95,6 +95,7 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
         licences=result.licences,
         morph_normals=result.config.output.morph_normals,
         normal_map=result.colours.normal_map,
+        offsets=None if result.hair is None else result.hair.offsets,
     )
     write_glb(folder / "head.glb", head)
     write_obj(folder / "head.obj", result.assets, vertices, result.texture, comment, result.colours.normal_map)

@@ -10,6 +10,7 @@ import torch
 
 from headrecon.errors import ShapeError
 from headrecon.geometry.rotations import axis_angle_to_matrix
+from headrecon.io.meshes.glb import RiggedHead, build_gltf
 from headrecon.models.head_model import HeadModel
 from tests.synthetic_assets import make_tiny_assets
 
@@ -64,6 +65,23 @@ def test_one_set_for_each_head_and_gradients(model, offsets):
     (gradient,) = torch.autograd.grad(both.sum(), sets)
     # Rotations keep lengths: the sum of coordinates changes by the turned unit vectors.
     np.testing.assert_allclose(gradient[0].numpy(), 1.0, atol=1e-9)
+
+
+def test_a_rigs_joints_do_not_move_with_hair(model):
+    """Joints are regressed from vertices, the scalp's among them: a GLB that took the hair in would nod elsewhere."""
+    assets = model.assets
+    offsets = np.zeros_like(assets.v_template)
+    offsets[assets.J_regressor.any(0)] = 0.05
+    texture = np.zeros((4, 4, 3), np.uint8)
+    bald = build_gltf(RiggedHead(assets, assets.v_template, texture))
+    haired = build_gltf(RiggedHead(assets, assets.v_template + offsets, texture, offsets=offsets))
+    unaware = build_gltf(RiggedHead(assets, assets.v_template + offsets, texture))
+
+    def places(gltf):
+        return np.array([node.translation for node in gltf.nodes if node.translation is not None])
+
+    np.testing.assert_allclose(places(haired), places(bald), atol=1e-6)
+    assert np.abs(places(unaware) - places(bald)).max() > 0.01
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (5, 0, 3)])

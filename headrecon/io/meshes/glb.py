@@ -54,6 +54,7 @@ class RiggedHead:
     sets the morph weights and the joints (batch 1, betas ignored). licences: of everything that made this head.
     morph_normals: store how each expression turns the normals (better shading in viewers that do not recompute them).
     normal_map: tangent-space relief of the skin in the same UVs, as glTF has it (+x along u, +y along v upwards).
+    offsets: the part of `vertices` that is hair and not head (metres): joints do not move with it.
     """
 
     assets: HeadAssets
@@ -64,6 +65,7 @@ class RiggedHead:
     texture_format: str = "jpeg"
     morph_normals: bool = True
     normal_map: UInt8[np.ndarray, "N N 3"] | None = None
+    offsets: Float[np.ndarray, "V 3"] | None = None
 
     def checked(self) -> RiggedHead:
         """Return self with numpy parameters; raise ShapeError when an array does not fit the model."""
@@ -141,7 +143,10 @@ def _asset(head: RiggedHead) -> Any:
 
 
 def _joints(head: RiggedHead) -> np.ndarray:
-    return head.assets.J_regressor.astype(np.float64) @ head.vertices.astype(np.float64)
+    bald = head.vertices.astype(np.float64)
+    if head.offsets is not None:
+        bald = bald - head.offsets
+    return head.assets.J_regressor.astype(np.float64) @ bald
 
 
 def _pose_correctives(head: RiggedHead) -> np.ndarray:
