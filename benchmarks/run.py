@@ -25,7 +25,7 @@ def main() -> int:
     args = parser.parse_args()
     jobs = {p.stem.removeprefix("bench_"): [sys.executable, str(p)] for p in sorted(HERE.glob("bench_*.py"))}
     jobs["command"] = [sys.executable, "-m", "headrecon.cli", "bench", "--repeat", str(args.repeat)]
-    jobs["command"] += ["--preset", "draft", "--preset", "default"]
+    jobs["command"] += [part for preset in ("draft", "default", "high") for part in ("--preset", preset)]
     chosen = {name: command for name, command in jobs.items() if not args.only or any(o in name for o in args.only)}
     if args.list or not chosen:
         print("benchmarks:", ", ".join(jobs))

@@ -57,6 +57,7 @@ def _print(helps: dict[str, float], runs: dict[str, Any]) -> None:
         print(f"\nreconstruct, preset {preset}: {len(timed.wall_s)} runs, each a process of its own")
         rows = [
             ("whole command, median", f"{sorted(timed.wall_s)[len(timed.wall_s) // 2]:.2f} s"),
+            ("whole command, best", f"{min(timed.wall_s):.2f} s"),
             ("whole command, first run", f"{timed.wall_s[0]:.2f} s"),
             ("processor time, median", f"{sorted(timed.cpu_s)[len(timed.cpu_s) // 2]:.2f} s"),
             ("first progress, slowest", f"{max(timed.first_progress_s):.2f} s"),

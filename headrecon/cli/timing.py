@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrecon.errors import HeadReconError
 
-HELP_OF = ("", "reconstruct", "models", "licences", "doctor", "bench")
+HELP_OF = ("", "reconstruct", "eval", "models", "licences", "doctor", "bench")
 
 
 @dataclass(frozen=True)
