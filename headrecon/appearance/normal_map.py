@@ -34,7 +34,7 @@ _DEEP = 500.0
 _NOISE, _SLOPE, _HEIGHT_M = 0.08, 0.22, 0.0004
 #: Shading beyond this (relative) is something else; slopes beyond this are cut off softly.
 _MOST_SHADING, _STEEPEST = 0.35, 0.6
-_STEPS = 14
+_STEPS = 10
 
 
 @dataclass(frozen=True)
