@@ -134,7 +134,7 @@ def reconstruct(
     with timings.stage("fit"):
         focal, focal_source = _focal_hint(loaded, config)
         hint, knowledge = CameraHint(focal=focal), _knowledge(config)
-        fit = engine.fitter.fit(sitting.observation, hint, knowledge)
+        fit = engine.fitter.fit(sitting.fitted, hint, knowledge)
     if config.fit.dense:
         report("fitting the photo's pixels", 0.3)
         with timings.stage("dense"):
@@ -181,7 +181,13 @@ def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tupl
         from headrecon.perception.person_mask import person_mask
 
         mask = person_mask(image.image_srgb, engine.networks, observation)
-    return Sitting(image, observation, mask), warning
+    return Sitting(image, observation, mask, _refined(observation, engine, config)), warning
+
+
+def _refined(face: FaceObservation, engine: Engine, config: ReconstructConfig) -> FaceObservation | None:
+    """The face as the fit takes it. The refiner knows the errors of our networks on its own head model, no others."""
+    wanted = config.fit.refine and config.perception.task is None
+    return engine.refiner.refine(face) if wanted and engine.refiner.model == engine.assets.name else None
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:

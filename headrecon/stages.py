@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headrecon.appearance.projection import Photo
     from headrecon.fitting.dense.refine import DenseFitter
     from headrecon.models.head_model import HeadModel
+    from headrecon.perception.face_refiner import FaceRefiner
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,13 @@ class Engine:
     assets: HeadAssets
     fitter: LandmarkFitter
     networks: Networks
+
+    @cached_property
+    def refiner(self) -> FaceRefiner:
+        """What knows the landmark network's errors, loaded when first used."""
+        from headrecon.perception.face_refiner import load_face_refiner
+
+        return load_face_refiner()
 
     @cached_property
     def dense(self) -> DenseFitter:
@@ -60,6 +68,13 @@ class Sitting:
     image: LoadedImage
     observation: FaceObservation
     mask: Float[np.ndarray, "H W"] | None = None
+    #: as the fit takes it: points corrected by the refiner; None: as detected
+    refined: FaceObservation | None = None
+
+    @property
+    def fitted(self) -> FaceObservation:
+        """The face that the fits compare the head with."""
+        return self.refined or self.observation
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def refine(
     """The fit with the photo's pixels taken into account; the landmark fit itself where they do not agree with it."""
     from headrecon.fitting.dense.refine import DensePhoto
 
-    photo = DensePhoto(sitting.image.image_srgb, sitting.observation, sitting.mask, hint)
+    photo = DensePhoto(sitting.image.image_srgb, sitting.fitted, sitting.mask, hint)
     return engine.dense.refine(fit, photo, knowledge).fit
 
 

@@ -19,8 +19,8 @@ class FitOptions:
     #: The table counts what is left after its modes as independent, which it is not quite. On rendered heads with known
     #: truth these factors give the smallest shape error, and (posterior_factor, on top of sigma_factor) deviations
     #: that hold: see docs/accuracy.md. They are 1 for noise that really is as the table says.
-    sigma_factor: float = 2.0
-    modes_factor: float = 1.5
+    sigma_factor: float = 4.0
+    modes_factor: float = 2.0
     posterior_factor: float = 5.0
     #: share of the evidence of `ShapeEstimate` that counts: the same pixels speak through the landmarks too
     shape_trust: float = 1.0

@@ -1,123 +1,143 @@
-"""A second, closer look at a face: truer landmarks, and what the picture says about the person's shape.
+"""What a detector's points really say: truer points, and an estimate of the person's shape.
 
-A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. Rendered
-heads have them exactly, which is enough to train on (Wood et al., "Fake It Till You Make It", ICCV 2021; "3D Face
-Reconstruction with Dense Landmarks", ECCV 2022). This network takes the detector's points and the picture around
-them, and gives each point's error and the mean of the identity coefficients of the default head model; its own
-errors, measured on heads rendered with other people's skin, come with it as a covariance.
-`scripts/train_face_refiner.py` makes its table.
+A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
+A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
+rendered heads they are known exactly (Wood et al., "Fake It Till You Make It", ICCV 2021), so its errors can be learned:
+Both answers, the error of each point and the mean of the identity coefficients given all points, are linear in the
+points and quadratic in the pose; regression with a ridge on rendered heads (`scripts/train_face_refiner.py`). The error
+that the estimate of identity is left with, measured on heads that the regression had not seen, is its covariance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
-from PIL import Image
+from jaxtyping import Float
 
-from headrecon.perception.crops import Roi, Tile
-from headrecon.perception.face_landmarks import roi_from_landmarks
 from headrecon.perception.mesh_symmetry import mirror_indices
-from headrecon.perception.small_network import FaceRegressor
 from headrecon.structures import FaceObservation, ShapeEstimate
 
 TABLE = "face_refiner.npz"
 MESH_POINTS = 468
-#: Side of the region looked at, against the one that the landmark network looks at.
-REGION = 0.85
-#: Pixels that the region is sampled with, then reduced to.
-SAMPLED, SEEN = 160, 128
 _EYE_CORNERS = [33, 133, 362, 263]
+_RIGHT_EYE, _LEFT_EYE = [33, 133], [362, 263]
+_RIGHT_OUTER, _LEFT_OUTER = 33, 263
+_RIGHT_CHEEK, _LEFT_CHEEK, _FOREHEAD, _CHIN = 234, 454, 10, 152
+#: Beyond this the pose terms would grow without having been learned (radians; training: 50 and 18 degrees).
+_MAX_YAW, _MAX_PITCH = 1.0, 0.8
 
 
-def refiner_roi(points: Float[np.ndarray, "478 3"]) -> Roi:
-    """The region of the picture that the refiner looks at."""
-    roi = roi_from_landmarks(points)
-    return Roi(roi.center_x, roi.center_y, REGION * roi.size, roi.angle_rad)
+@dataclass(frozen=True)
+class FaceFrame:
+    """The frame in which points are compared: origin between the eyes, x along the line of their outer corners as
+    seen, the unit is the 3D distance between the eyes' centres."""
 
+    origin: Float[np.ndarray, "2"]
+    axes: Float[np.ndarray, "2 2"]  # rows: x and y axis in the picture
+    scale_px: float
 
-def region_points(points: Float[np.ndarray, "478 3"], roi: Roi) -> Float[np.ndarray, "478 3"]:
-    """Landmarks in the region: x and y in -0.5..0.5, z in the same scale from the depth of the eyes."""
-    flat = roi.to_crop(points[:, :2]) - 0.5
-    depth = points[:, 2:] / roi.size
-    return np.concatenate([flat, depth - depth[_EYE_CORNERS].mean()], axis=1)
+    @staticmethod
+    def of(points: Float[np.ndarray, "478 3"]) -> FaceFrame:
+        """Frame of detected points (pixels, z in the same scale)."""
+        across = points[_LEFT_OUTER, :2] - points[_RIGHT_OUTER, :2]
+        x = across / max(float(np.linalg.norm(across)), 1e-9)
+        scale = np.linalg.norm(points[_LEFT_EYE].mean(0) - points[_RIGHT_EYE].mean(0))
+        return FaceFrame(points[_EYE_CORNERS, :2].mean(0), np.array([x, [-x[1], x[0]]]), max(float(scale), 1e-9))
+
+    def normalized(self, points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, "478 3"]:
+        """The points in this frame; z from the depth of the eyes."""
+        flat = (points[:, :2] - self.origin) @ self.axes.T
+        depth = points[:, 2:] - points[_EYE_CORNERS, 2].mean()
+        return np.concatenate([flat, depth], axis=1) / self.scale_px
 
 
 def mirrored_points(points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "B 478 D"]:
-    """The same in the mirrored region."""
+    """The same faces, or offsets of their points, as a mirror shows them."""
     swapped = points[:, mirror_indices()].copy()
     swapped[:, :, 0] *= -1
     return swapped
 
 
-def standardized(image_srgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, "S S 3"]:
-    """The region at `SEEN` pixels with the mean of each colour taken out and the contrast divided out."""
-    small = np.asarray(Image.fromarray(image_srgb).resize((SEEN, SEEN), Image.Resampling.BILINEAR), np.float32) / 255
-    return (small - small.mean((0, 1))) / (small.std() + 0.03)
+def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float[np.ndarray, "B 5"]:
+    """1, yaw, |yaw|, yaw squared and pitch, scaled to the order of one, as the points themselves show the pose."""
+    across = points[:, _LEFT_CHEEK] - points[:, _RIGHT_CHEEK]
+    up = points[:, _CHIN] - points[:, _FOREHEAD]
+    yaw = np.clip(np.arctan2(across[:, 2], across[:, 0]), -_MAX_YAW, _MAX_YAW)
+    pitch = np.clip(np.arctan2(up[:, 2], up[:, 1]) - mean_pitch, -_MAX_PITCH, _MAX_PITCH)
+    return np.stack([np.ones_like(yaw), 2.5 * yaw, 2.5 * np.abs(yaw), 6.25 * yaw**2, 4.0 * pitch], axis=1)
 
 
 @dataclass(frozen=True)
-class PointCode:
-    """Landmarks or their errors as a few numbers: principal components, each divided by its scale."""
-
-    mean: Float[np.ndarray, " N"]
-    components: Float[np.ndarray, "K N"]
-    scale: Float[np.ndarray, " K"]
-
-    def encode(self, points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "B K"]:
-        """Numbers that stand for the points."""
-        return (points.reshape(len(points), -1) - self.mean) @ self.components.T / self.scale
-
-    def decode(self, numbers: Float[np.ndarray, "B K"], dimensions: int) -> Float[np.ndarray, "B 478 D"]:
-        """Points that the numbers stand for."""
-        return ((numbers * self.scale) @ self.components + self.mean).reshape(len(numbers), -1, dimensions)
-
-
 class FaceRefiner:
-    """The network with its tables. Make one and keep it; it holds no state."""
+    """The regression's tables. `model` names the head model whose identity it speaks of.
 
-    def __init__(self, tables: Mapping[str, np.ndarray]) -> None:
-        network = {k.removeprefix("network/"): v for k, v in tables.items() if k.startswith("network/")}
-        self._network = FaceRegressor(network)
-        self._points, self._errors = (
-            PointCode(*(tables[f"{kind}/{name}"].astype(np.float64) for name in ("mean", "components", "scale")))
-            for kind in ("points", "errors")
+    features: principal components of normalized points over their deviations; each is multiplied with each pose term,
+    and the pose terms' squares and products stand beside them. weights map all that to betas and, through
+    `error_components`, to the error of each mesh point.
+    """
+
+    model: str
+    mean_points: Float[np.ndarray, " N"]
+    features: Float[np.ndarray, "N K"]
+    mean_pitch: float
+    weights: Float[np.ndarray, "M D"]
+    error_components: Float[np.ndarray, "E 936"]
+    mirror_betas: Float[np.ndarray, "Nb Nb"]
+    covariance: Float[np.ndarray, "Nb Nb"]
+
+    def design(self, points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, "B M"]:
+        """What the weights are multiplied with."""
+        codes = (points.reshape(len(points), -1) - self.mean_points) @ self.features
+        pose = pose_terms(points, self.mean_pitch)
+        products = (codes[:, None, :] * pose[:, :, None]).reshape(len(points), -1)
+        yaw, turned, square, pitch = pose[:, 1:].T
+        return np.concatenate(
+            [products, np.stack([np.ones_like(yaw), yaw, turned, square, yaw**3, pitch, pitch**2, yaw * pitch], 1)], 1
         )
-        self._mirror_betas = tables["mirror_betas"].astype(np.float64)
-        self._covariance = tables["covariance"].astype(np.float64)
-        self.model = str(tables["model"])
-
-    def refine(self, image_srgb: UInt8[np.ndarray, "H W 3"], face: FaceObservation) -> FaceObservation:
-        """The same face with truer mesh points (irises stay as measured) and a `ShapeEstimate`."""
-        points = face.landmarks.astype(np.float64)
-        roi = refiner_roi(points)
-        crop = Tile(image_srgb, roi, SAMPLED, 0.0).sample(roi, SAMPLED)
-        correction, betas = self.predict(standardized(crop)[None], region_points(points, roi)[None])
-        mesh = roi.to_image(roi.to_crop(points[:MESH_POINTS, :2]) + correction[0, :MESH_POINTS])
-        landmarks = face.landmarks.copy()
-        landmarks[:MESH_POINTS, :2] = mesh
-        return replace(face, landmarks=landmarks, shape=ShapeEstimate(self.model, betas[0], self._covariance))
 
     def predict(
-        self, pictures: Float[np.ndarray, "B S S 3"], points: Float[np.ndarray, "B 478 3"]
-    ) -> tuple[Float[np.ndarray, "B 478 2"], Float[np.ndarray, "B Nb"]]:
-        """Corrections in parts of the region and mean betas: the mean of a look and a look in the mirror."""
-        both = np.concatenate([pictures, pictures[:, :, ::-1]])
-        codes = self._points.encode(np.concatenate([points, mirrored_points(points)]))
-        answer = self._network(both.astype(np.float32), codes.astype(np.float32)).astype(np.float64)
-        num_betas = self._mirror_betas.shape[0]
+        self, points: Float[np.ndarray, "B 478 3"]
+    ) -> tuple[Float[np.ndarray, "B 468 2"], Float[np.ndarray, "B Nb"]]:
+        """True minus detected mesh points and mean betas, each the mean of a look and one in the mirror.
+
+        points: as `FaceFrame.normalized` gives them; the corrections are in the same units.
+        """
+        half = len(points)
+        answer = self.design(np.concatenate([points, mirrored_points(points)])) @ self.weights
+        num_betas = len(self.mirror_betas)
         betas, codes = answer[:, :num_betas], answer[:, num_betas:]
-        errors = self._errors.decode(codes, 2)
-        half = len(pictures)
-        correction = (errors[:half] + mirrored_points(errors[half:])) / 2
-        return correction, (betas[:half] + betas[half:] @ self._mirror_betas.T) / 2
+        errors = np.zeros((2 * half, 478, 2))
+        errors[:, :MESH_POINTS] = (codes @ self.error_components).reshape(-1, MESH_POINTS, 2)
+        errors = (errors[:half] + mirrored_points(errors[half:])) / 2
+        return errors[:, :MESH_POINTS], (betas[:half] + betas[half:] @ self.mirror_betas.T) / 2
+
+    def refine(self, face: FaceObservation) -> FaceObservation:
+        """The same face with truer mesh points (irises stay as measured) and a `ShapeEstimate`."""
+        points = face.landmarks.astype(np.float64)
+        frame = FaceFrame.of(points)
+        errors, betas = self.predict(frame.normalized(points)[None])
+        landmarks = face.landmarks.copy()
+        landmarks[:MESH_POINTS, :2] += (errors[0] @ frame.axes * frame.scale_px).astype(landmarks.dtype)
+        return replace(face, landmarks=landmarks, shape=ShapeEstimate(self.model, betas[0], self.covariance))
+
+    @cached_property
+    def num_betas(self) -> int:
+        return len(self.mirror_betas)
+
+    @staticmethod
+    def from_tables(tables: Mapping[str, np.ndarray]) -> FaceRefiner:
+        """From the arrays of the shipped file, which keeps most of them in half precision."""
+        names = ("mean_points", "features", "weights", "error_components", "mirror_betas", "covariance")
+        arrays = {name: tables[name].astype(np.float64) for name in names}
+        return FaceRefiner(model=str(tables["model"]), mean_pitch=float(tables["mean_pitch"]), **arrays)
 
 
 def load_face_refiner() -> FaceRefiner:
-    """The shipped network."""
-    with np.load(Path(str(resources.files("headrecon") / "data" / TABLE)), allow_pickle=False) as table:
-        return FaceRefiner(dict(table))
+    """The shipped tables."""
+    with np.load(Path(str(resources.files("headrecon") / "data" / TABLE)), allow_pickle=False) as tables:
+        return FaceRefiner.from_tables(dict(tables))
