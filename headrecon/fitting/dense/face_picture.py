@@ -86,11 +86,11 @@ def crop_face(
         return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BOX, box=box, reducing_gap=None))
 
     reduced = small(cut)
-    usable = (reduced < BURNT).all(2).astype(np.float32)
+    usable = np.asarray((reduced < BURNT).all(2), np.float32)
     small_mask = None
     if mask is not None:
         small_mask = small(np.ascontiguousarray(mask[y0:y1, x0:x1], dtype=np.float32))
-        usable = usable * np.clip(small_mask * 2 - 1, 0, 1)
+        usable = np.asarray(usable * np.clip(small_mask * 2 - 1, 0, 1), np.float32)
     return FaceCrop(_linear(reduced), usable, small_mask, np.array([x0, y0], float), scale)
 
 

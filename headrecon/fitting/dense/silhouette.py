@@ -109,7 +109,8 @@ def match_mask(
     inside = at - 0.003 * step[:, None] * outward
     drawn = (seen.depth_m > 0).astype(np.float32)
     rim = (_look(drawn, outside) < 0.5) & (_look(drawn, inside) > 0.5)
-    index, outward, at, step, pixels, metres = (v[rim] for v in (index, outward, at, step, pixels, metres))
+    index, outward, at = index[rim], outward[rim], at[rim]
+    step, pixels, metres = step[rim], pixels[rim], metres[rim]
     shift, found = _edge_along(crop.mask, at, outward, step, options.reach_m)
     kept = np.flatnonzero(found)
     kept = kept[_thinned(vertices[index[kept]], options.spacing_m)]

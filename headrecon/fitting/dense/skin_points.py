@@ -141,7 +141,7 @@ def vertex_areas_of(vertices: Float[np.ndarray, "V 3"], triangles: Int[np.ndarra
 
 def _candidates(assets: HeadAssets, vertices: np.ndarray, skin: np.ndarray) -> np.ndarray:
     """Skin vertices inside the face's oval (seen from the front) and away from what is not plain skin."""
-    from scipy.spatial import Delaunay, cKDTree
+    from scipy.spatial import Delaunay, KDTree
 
     marks = embed(vertices, assets.landmarks["mediapipe478"])
     oval = marks[list(groups.FACE_OVAL)]
@@ -156,13 +156,13 @@ def _candidates(assets: HeadAssets, vertices: np.ndarray, skin: np.ndarray) -> n
         for ring_ids in names:
             outline = marks[ring_ids][:, :2]
             inside &= ~((Delaunay(outline).find_simplex(at[:, :2]) >= 0) & (at[:, 2] > middle[2] - 0.05))
-            inside &= cKDTree(_densify(marks[ring_ids])).query(at)[0] > margin
+            inside &= KDTree(_densify(marks[ring_ids])).query(at)[0] > margin
     for part in assets.part_names:
         if part == "skin":
             continue
         other = np.unique(assets.faces[assets.faces_of(part)])
         other = other[other >= 0]
-        inside &= cKDTree(vertices[other]).query(at)[0] > 0.0025
+        inside &= KDTree(vertices[other]).query(at)[0] > 0.0025
     return ids[inside]
 
 
@@ -174,10 +174,10 @@ def _densify(points: np.ndarray) -> np.ndarray:
 
 def _spread(vertices: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """A subset whose points keep `SPACING_M` from each other (Poisson disk elimination in a fixed order)."""
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     at = vertices[ids]
-    neighbours = cKDTree(at).query_ball_point(at, SPACING_M)
+    neighbours = KDTree(at).query_ball_point(at, SPACING_M)
     gone = np.zeros(len(ids), bool)
     # Vertices with few close neighbours first: where the mesh is coarse all of them stay.
     for i in np.argsort([len(n) for n in neighbours], kind="stable"):
