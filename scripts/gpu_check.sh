@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds, tests and times the CUDA part of the native library on a machine with an NVIDIA GPU, from a bare checkout and
-# without a network. Takes a few minutes; writes a log and the figures to benchmarks/results/.
+# without a network. Takes at most eight minutes; writes a log and the figures to benchmarks/results/.
 #
 #     bash scripts/gpu_check.sh            # PYTHON=/path/to/python RESULTS=folder to choose others
 #
@@ -66,22 +66,22 @@ PY
 fi
 
 arch=${HEADRECON_CUDA_ARCHS:-$("$PYTHON" -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")}
-step "building both libraries for sm_$arch" 240 env HEADRECON_REQUIRE_NATIVE=1 HEADRECON_CUDA=1 HEADRECON_CUDA_ARCHS="$arch" \
+step "building both libraries for sm_$arch" 150 env HEADRECON_REQUIRE_NATIVE=1 HEADRECON_CUDA=1 HEADRECON_CUDA_ARCHS="$arch" \
   "$PYTHON" setup.py -q build_ext --inplace --force || exit 1
 "$PYTHON" -c "from headrecon.ops import _native; print(_native.describe())" | tee -a "$RESULTS/gpu_check.log"
 
 device=$("$PYTHON" -c "import re, torch; print(re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name(0).lower()).strip('-'))")
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
   # The project's own options ask for packages that may be absent; these do without.
-  step "tests on the GPU" 200 "$PYTHON" -m pytest tests/ops -m cuda -q --maxfail=20 \
+  step "tests on the GPU" 150 "$PYTHON" -m pytest tests/ops -m cuda -q --maxfail=20 \
     -p no:cacheprovider -o addopts="-ra --import-mode=importlib"
 else
   say "pytest is not installed: the comparison below stands in for the tests"
 fi
-step "comparison and times" 150 "$PYTHON" -m benchmarks.bench_cuda --json "$RESULTS/$device.json"
-if command -v compute-sanitizer >/dev/null && [ $SECONDS -lt 360 ]; then
-  step "memory accesses" 110 compute-sanitizer --tool memcheck --error-exitcode 9 \
+step "comparison and times" 110 "$PYTHON" -m benchmarks.bench_cuda --json "$RESULTS/$device.json"
+if command -v compute-sanitizer >/dev/null && [ $SECONDS -lt 350 ]; then
+  step "memory accesses" 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
     "$PYTHON" -m benchmarks.bench_cuda --check-only --small
 fi
-say "$([ $status -eq 0 ] && echo passed || echo FAILED); figures in $RESULTS/$device.json, log in $RESULTS/gpu_check.log"
+say "$([ $status -eq 0 ] && echo passed || echo FAILED); log and figures in $RESULTS (gpu_check.log, $device.json)"
 exit $status
