@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 
 from headrecon.config import as_dict, as_yaml
 from headrecon.geometry.cameras import project_points
@@ -50,6 +52,15 @@ FILES = {
 _LAST = ("head.json",)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What the report page shows: contact sheet, the head in another light, the turntable's bytes."""
+
+    preview: UInt8[np.ndarray, "H W 3"]
+    relit: UInt8[np.ndarray, "H W 3"] | None = None
+    video: bytes | None = None
+
+
 def write_outputs(
     result: Reconstruction, out_dir: Path, overwrite: bool, progress: Callable[[str, float], None] | None
 ) -> Path:
@@ -64,17 +75,19 @@ def write_outputs(
             scene = scene_of(result)
             preview = contact_sheet(scene)
             save_png(folder / "preview.png", preview)
+        relit = None
         if result.relight is not None:
             report("rendering in another light", 0.7)
             with result.timings.stage("relight"):
-                save_png(folder / "relit.png", relit_sheet(scene, result.relight, result.colours.normal_map))
+                relit = relit_sheet(scene, result.relight, result.colours.normal_map)
+                save_png(folder / "relit.png", relit)
         video = None
         if result.config.output.turntable_frames:
             report("rendering the turntable", 0.75)
             with result.timings.stage("turntable"):
                 video = _write_turntable(result, scene, folder)
         report("writing the report", 0.95)
-        _write_documents(result, folder, preview, video)
+        _write_documents(result, folder, Shown(preview, relit, video))
     return out_dir
 
 
@@ -135,7 +148,7 @@ def _write_turntable(result: Reconstruction, scene: HeadScene, folder: Path) -> 
     return path.read_bytes()
 
 
-def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, video: bytes | None) -> None:
+def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None:
     start = time.perf_counter()
     path = result.image.path
     metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
@@ -144,14 +157,15 @@ def _write_documents(result: Reconstruction, folder: Path, preview: np.ndarray, 
     write_text(folder / "config.yaml", as_yaml(result.config))
     content = ReportContent(
         title=path.name,
-        preview=preview,
+        preview=shown.preview,
         figures=metric,
         licences=result.licences,
         warnings=result.warnings,
         timings_s=result.timings.as_dict(),
         versions=versions(),
         files={name: what for name, what in FILES.items() if (folder / name).exists() or name in _LAST},
-        video_mp4=video,
+        video_mp4=shown.video,
+        relit=shown.relit,
     )
     write_text(folder / "report.html", report_html(content))
     result.timings.seconds["documents"] = time.perf_counter() - start

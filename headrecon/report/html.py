@@ -54,7 +54,8 @@ class FigureLike(Protocol):
 class ReportContent:
     """What the report says. figures: by name with the unit at the end (`ipd_mm`, `distance_m`).
 
-    files: name and what it is, in the order shown. preview: the contact sheet; video: the turntable's bytes.
+    files: name and what it is, in the order shown. preview: the contact sheet; video: the turntable's bytes; relit: the
+    head in another light.
     """
 
     title: str
@@ -66,6 +67,7 @@ class ReportContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     video_mp4: bytes | None = None
+    relit: UInt8[np.ndarray, "H W 3"] | None = None
 
 
 def report_html(content: ReportContent) -> str:
@@ -82,7 +84,8 @@ def report_html(content: ReportContent) -> str:
         f'<p class="soft">{_verdict(content.licences)}</p>',
         *(f'<p class="note">{html.escape(text)}</p>' for text in content.warnings),
         "<h2>Pictures</h2>",
-        f'<img alt="Photo, landmarks, overlay, the head from four sides, geometry" src="{_jpeg(content.preview)}">',
+        _picture("Photo, landmarks, the head over the photo and from four sides, its texture", content.preview),
+        "" if content.relit is None else _section("In another light", _picture("The head relit", content.relit)),
         '<div class="two"><section><h2>Measures</h2>',
         _figures(content.figures),
         "</section>",
@@ -166,6 +169,10 @@ def _timings(timings_s: Mapping[str, float]) -> str:
 
 def _section(title: str, body: str) -> str:
     return f"<section><h2>{title}</h2>{body}</section>" if body else ""
+
+
+def _picture(alt: str, image: UInt8[np.ndarray, "H W 3"]) -> str:
+    return f'<img alt="{html.escape(alt)}" src="{_jpeg(image)}">'
 
 
 def _jpeg(image: UInt8[np.ndarray, "H W 3"]) -> str:

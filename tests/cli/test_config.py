@@ -14,7 +14,7 @@ from headrecon.errors import InputError
 
 
 def test_later_sources_win() -> None:
-    assert config.resolve("high").texture.size == 4096
+    assert config.resolve("high").texture.size == 3072
     assert config.resolve("high", {"texture": {"size": 256}}).texture.size == 256
     assert config.resolve("high", {"texture": {"size": 256}}, {"texture.size": 128}).texture.size == 128
 

@@ -215,6 +215,14 @@ def test_pictures_are_inside():
     assert base64.b64decode(video[1]) == b"\0\0\0 ftypisom"
 
 
+def test_another_light_is_shown_where_there_is_one():
+    assert "In another light" not in report_html(content())
+    text = report_html(content(relit=np.full((20, 90, 3), 128, np.uint8)))
+    assert "In another light" in text
+    sizes = [Image.open(io.BytesIO(base64.b64decode(x))).size for x in re.findall(r'jpeg;base64,([^"]+)"', text)]
+    assert (90, 20) in sizes
+
+
 def test_figures_carry_their_uncertainty():
     text = parse(report_html(content())).text
     for expected in ("interpupillary distance", "63.2 mm", "1.5", "60.7 – 65.7", "135.5 – 146.5", "0.81 m", "0.05"):
