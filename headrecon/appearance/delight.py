@@ -8,6 +8,7 @@ the factor that comes out is smooth, so it also serves a finer photo.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,6 +40,8 @@ _KEEP_BRIGHT, _KEEP_DARK, _KEEP_HUE = 0.35, 0.55, 0.75
 _KEEP_SHINE = 0.6
 #: Of what differs from the middle of this person's hair this share goes: brighter, darker, of another colour.
 _HAIR_LESS = (0.55, 0.30, 0.70)
+#: Luminance of the whitest hair.
+_WHITEST_HAIR = 0.5
 #: Hair differs from skin by more than this logarithm in some channel.
 _UNLIKE_SKIN = 0.4
 #: Logarithms of brightness against skin: above the first pair it is a lamp's reflection, below the second not skin.
@@ -174,10 +177,14 @@ def _calmer_hair(
     chosen = albedo[hair > 0.7]
     if len(chosen) < 100:
         return torch.zeros_like(albedo)
-    off = albedo - unlike_skin(chosen, known[0], (_UNLIKE_SKIN, known[1])).median(0).values
-    level = (off @ torch.tensor(LUMINANCE))[..., None]
+    luminance = torch.tensor(LUMINANCE)
+    middle = unlike_skin(chosen, known[0], (_UNLIKE_SKIN, known[1])).median(0).values
+    off = albedo - middle
+    level = (off @ luminance)[..., None]
     less = torch.where(level > 0, _HAIR_LESS[0] * level, _HAIR_LESS[1] * level)
-    return -hair[..., None] * (less + _HAIR_LESS[2] * (off - level))
+    # White hair reflects about half; what is brighter is lit by a lamp that the skin knows nothing of.
+    too_bright = (middle @ luminance + level - less - math.log(_WHITEST_HAIR)).clamp(min=0)
+    return -hair[..., None] * (less + 0.9 * too_bright + _HAIR_LESS[2] * (off - level))
 
 
 def unlike_skin(

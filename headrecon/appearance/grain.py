@@ -69,14 +69,14 @@ def _spectrum(patch: Float[Tensor, "s s 3"]) -> Float[Tensor, "3 s h"]:
 
 
 def _without_direction(spectrum: Float[Tensor, "3 s h"]) -> Float[Tensor, "3 s h"]:
-    """Means over all directions of each frequency, none below four waves a tile: a wrinkle must not be repeated."""
+    """Means over all directions of each frequency, none below three waves a tile: a wrinkle must not be repeated."""
     side = spectrum.shape[1]
     radius = torch.hypot((torch.fft.fftfreq(side) * side)[:, None], (torch.fft.rfftfreq(side) * side)[None])
     ring = radius.round().long().reshape(-1)
     count = torch.bincount(ring).clamp(min=1)
     flat = spectrum.reshape(3, -1)
     mean = torch.stack([torch.bincount(ring, weights=channel, minlength=len(count)) / count for channel in flat])
-    return (mean[:, ring] * (ring >= 4)).reshape(spectrum.shape).float()
+    return (mean[:, ring] * (ring >= 3)).reshape(spectrum.shape).float()
 
 
 def _patch(rows: Int[Tensor, "s s"], detail: Float[Tensor, "N 3"]) -> Float[Tensor, "s s 3"]:

@@ -21,10 +21,10 @@ _SKIN_LAB: tuple[tuple[float, float, float], ...] = (
     (46.0, 13.0, 18.5), (39.0, 12.0, 15.5), (32.0, 10.0, 12.0), (26.0, 7.5, 8.5),
 )  # fmt: skip
 #: Adults of the world: mean and deviation of lightness; people of one lightness differ by this much in a* and b*.
-_LIGHTNESS, _LIGHTNESS_SIGMA, _HUE_SIGMA = 54.0, 11.0, 2.5
+_LIGHTNESS, _LIGHTNESS_SIGMA, _HUE_SIGMA = 54.0, 11.0, 3.5
 #: Light on the faces of photos, as a share of what makes white show as white: its usual value and spread (natural
 #: logarithm), and how far its colour is from white after the camera's white balance.
-_EXPOSURE, _EXPOSURE_SIGMA, _TINT_SIGMA = 0.1, 0.4, 0.10
+_EXPOSURE, _EXPOSURE_SIGMA, _TINT_SIGMA = 0.1, 0.4, 0.05
 #: Eye white in light like the face's: reflectance, and spread with its wetness, veins and the shade of the lids.
 _SCLERA, _SCLERA_SIGMA = 0.42, 0.35
 _WHITE_XYZ = (0.95047, 1.0, 1.08883)
@@ -68,7 +68,7 @@ def split_tone(seen: Float[Tensor, "3"], eye_white: Float[Tensor, "3"] | None = 
         white = torch.log(eye_white.clamp(min=1e-3) / _SCLERA) - light
         luma = white @ light.new_tensor(LUMINANCE)
         energy = energy + (luma / _SCLERA_SIGMA).square()
-        energy = energy + ((white - luma[:, None]) / (2 * _TINT_SIGMA)).square().sum(1)
+        energy = energy + ((white - luma[:, None]) / (4 * _TINT_SIGMA)).square().sum(1)
     weight = torch.softmax(-0.5 * energy, 0)
     chosen = torch.exp((weight[:, None] * torch.log(albedo)).sum(0))
     return ToneSplit(chosen, seen.clamp(min=1e-3) / chosen)
