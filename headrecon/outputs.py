@@ -57,7 +57,7 @@ class Shown:
     """What the report page shows: contact sheet, the head in another light, the turntable's bytes."""
 
     preview: UInt8[np.ndarray, "H W 3"]
-    relit: UInt8[np.ndarray, "H W 3"] | None = None
+    relit: UInt8[np.ndarray, "h w 3"] | None = None
     video: bytes | None = None
 
 

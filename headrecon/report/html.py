@@ -67,7 +67,7 @@ class ReportContent:
     versions: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     video_mp4: bytes | None = None
-    relit: UInt8[np.ndarray, "H W 3"] | None = None
+    relit: UInt8[np.ndarray, "h w 3"] | None = None
 
 
 def report_html(content: ReportContent) -> str:

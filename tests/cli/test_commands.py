@@ -192,7 +192,8 @@ def test_output_into_a_closed_pipe_is_quiet() -> None:
 def test_every_command_takes_debug_and_has_help() -> None:
     text = build_parser().format_help()
     for command in COMMANDS:
-        assert re.search(rf"^ +{command.__name__.rpartition('.')[2]}\b", text, re.MULTILINE)
+        name = {"evaluate": "eval"}.get(module := command.__name__.rpartition(".")[2], module)
+        assert re.search(rf"^ +{name}\b", text, re.MULTILINE)
 
 
 def test_doctor_for_machines_is_json_and_finds_nothing_broken() -> None:
