@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from headrecon.config import ReconstructConfig
     from headrecon.config import resolve as resolve_config
     from headrecon.errors import HeadReconError
+    from headrecon.evaluation.mesh_files import evaluate_mesh_files
+    from headrecon.evaluation.scan_to_mesh import evaluate_mesh
     from headrecon.models.store import load_head
     from headrecon.pipeline import Reconstruction, reconstruct
     from headrecon.structures import Cameras, HeadAssets, HeadParams, Licence, Mesh
@@ -32,6 +34,8 @@ _HOMES: dict[str, tuple[str, str]] = {
     "Mesh": ("headrecon.structures", "Mesh"),
     "ReconstructConfig": ("headrecon.config", "ReconstructConfig"),
     "Reconstruction": ("headrecon.pipeline", "Reconstruction"),
+    "evaluate_mesh": ("headrecon.evaluation.scan_to_mesh", "evaluate_mesh"),
+    "evaluate_mesh_files": ("headrecon.evaluation.mesh_files", "evaluate_mesh_files"),
     "load_head": ("headrecon.models.store", "load_head"),
     "reconstruct": ("headrecon.pipeline", "reconstruct"),
     "reconstruct_batch": ("headrecon.batch", "reconstruct_batch"),
@@ -40,7 +44,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 __all__ = [
     "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
-    "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
+    "evaluate_mesh", "evaluate_mesh_files", "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ VIEWS = {"front": 0.0, "45°": 45.0}
 SCANNED = ("skin", "mouth", "leye", "reye")
 #: Of the 68 points those that mean the same place on every model: nose, eyes, mouth (jaw and brows do not).
 INNER = slice(27, 68)
-SCORING = EvaluationOptions()
+SCORING = EvaluationOptions(align_points=4000)
 #: Points of a scan, spread evenly over what a scanner sees: a model's own vertices crowd at eyes and lips.
 SCAN_POINTS = 12_000
 NO_FACES = np.zeros((0, 3), np.int64)

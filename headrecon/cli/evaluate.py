@@ -37,51 +37,57 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def _mesh(args: argparse.Namespace) -> int:
+    import json
+
     from headrecon.evaluation.mesh_files import evaluate_mesh_files
     from headrecon.evaluation.scan_to_mesh import EvaluationOptions
 
+    targets = _targets(args)  # before the work, not after
     options = EvaluationOptions(scan_unit=args.unit, pred_unit=args.pred_unit, radius_mm=args.radius)
     found = evaluate_mesh_files(args.prediction, args.scan, args.landmarks, args.pred_landmarks, options)
     errors = found.score.scale_free if args.scale_free else found.score.metric
-    _write(args, found, errors)
-    if args.json != "-":
+    _write(targets, found, errors)
+    if args.json == "-":
+        print(json.dumps(found.as_dict(), indent=2))
+    else:
         _print(found, args.scale_free)
     return 0
 
 
-def _write(args: argparse.Namespace, found: Any, errors: Any) -> None:
-    import json
-
-    if args.picture:
-        from headrecon.evaluation.heat_map import heat_map
-        from headrecon.io.images import save_png
-
-        picture = heat_map(found.scan, found.prediction, found.scan_landmarks, found.score, errors)
-        save_png(_target(args.picture, ".png"), picture)
-    if args.errors:
-        from headrecon.io.arrays import write_npy
-
-        write_npy(_target(args.errors, ".npy"), found.score.per_vertex(errors))
-    if args.json == "-":
-        print(json.dumps(found.as_dict(), indent=2))
-    elif args.json:
-        from headrecon.io.runs import write_json
-
-        write_json(_target(args.json, ".json"), found.as_dict())
-
-
-def _target(name: str, suffix: str) -> Any:
-    """Where to write. Raises InputError for another ending or a folder that is not there."""
+def _targets(args: argparse.Namespace) -> dict[str, Any]:
+    """Files to write, by kind. Raises InputError for another ending or a folder that is not there."""
     from pathlib import Path
 
     from headrecon.errors import InputError
 
-    path = Path(name)
-    if path.suffix.lower() != suffix:
-        raise InputError(f"cannot write {path}: expected a name ending in {suffix}")
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
-    return path
+    out = {}
+    for kind, suffix in (("picture", ".png"), ("errors", ".npy"), ("json", ".json")):
+        name = getattr(args, kind)
+        if not name or (kind == "json" and name == "-"):
+            continue
+        path = out[kind] = Path(name)
+        if path.suffix.lower() != suffix:
+            raise InputError(f"cannot write {path}: expected a name ending in {suffix}")
+        if not path.parent.is_dir():
+            raise InputError(f"cannot write {path}: the folder {path.parent} does not exist")
+    return out
+
+
+def _write(targets: dict[str, Any], found: Any, errors: Any) -> None:
+    if "picture" in targets:
+        from headrecon.evaluation.heat_map import heat_map
+        from headrecon.io.images import save_png
+
+        picture = heat_map(found.scan, found.prediction, found.scan_landmarks, found.score, errors)
+        save_png(targets["picture"], picture)
+    if "errors" in targets:
+        from headrecon.io.arrays import write_npy
+
+        write_npy(targets["errors"], found.score.per_vertex(errors))
+    if "json" in targets:
+        from headrecon.io.runs import write_json
+
+        write_json(targets["json"], found.as_dict())
 
 
 def _print(found: Any, scale_free_only: bool) -> None:

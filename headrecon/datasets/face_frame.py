@@ -61,7 +61,7 @@ def face_frame(assets: HeadAssets) -> FaceFrame:
     return FaceFrame(to_face.apply(assets.v_template), to_face.apply(marks))
 
 
-def smooth_step(values: np.ndarray, low: float, high: float) -> np.ndarray:
+def smooth_step(values: np.ndarray, low: float | int | np.ndarray, high: float | int | np.ndarray) -> np.ndarray:
     """0 below `low`, 1 above `high` (or the other way round when high < low), smooth between."""
     t = np.clip((values - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)

@@ -34,7 +34,7 @@ def hair_weight(
     line = np.interp(azimuth, _LINE_AZIMUTH, _LINE_ELEVATION)
     # A receding line moves up over the forehead and most at the temples.
     line = line + look.hairline * smooth_step(azimuth, 75, 40) * (1 + 0.5 * np.exp(-(((azimuth - 38) / 14) ** 2)))
-    ragged = 1.8 * noise.octaves(points, 9)
+    ragged = 1.8 * noise.octaves(points, 9.0)
     return smooth_step(elevation - line + ragged, -1.5, 5.0) * (1 - np.clip(2 * ears, 0, 1))
 
 
@@ -44,7 +44,7 @@ def hair_offsets(
     """How far hair lifts each vertex along its normal, mm of the average face: more on top than at the sides."""
     _, elevation = _angles(points)
     body = 0.35 + 0.65 * smooth_step(elevation, -20, 55)
-    lumps = 1 + 0.16 * noise.octaves(points, 38, 2)
+    lumps = 1 + 0.16 * noise.octaves(points, 38.0, 2)
     return look.hair_mm * weight * np.sqrt(np.clip(weight, 0, 1)) * body * np.clip(lumps, 0.4, 1.8)
 
 
@@ -58,7 +58,7 @@ def paint_hair(
     radius = np.linalg.norm(at, axis=1, keepdims=True)
     # Strands run back from the forehead and down at the sides: stretch the noise along that.
     across, height = np.arctan2(at[:, 0], at[:, 1] + 40), np.arctan2(at[:, 2], np.hypot(at[:, 0], at[:, 1]))
-    wave = 0.012 * noise(points[rows], 25)
+    wave = 0.012 * noise(points[rows], 25.0)
     strands = noise(np.column_stack([(across + wave) * 75, height * 6, radius[:, 0] * 0.05]), 1.0)
     locks = noise(np.column_stack([(across + wave) * 20, height * 2.5, radius[:, 0] * 0.02]), 1.0)
     base = _linear(np.array(look.hair))
@@ -110,9 +110,9 @@ def paint_beard(
         return colours
     azimuth, _ = _angles(surface.vertices)
     at = surface.vertices
-    top = np.interp(azimuth, _BEARD_AZIMUTH, _BEARD_TOP) + 1.5 * noise.octaves(at, 8)
+    top = np.interp(azimuth, _BEARD_AZIMUTH, _BEARD_TOP) + 1.5 * noise.octaves(at, 8.0)
     grows = smooth_step(at[:, 1], top + 3, top - 6) * smooth_step(at[:, 1], -150, -122) * smooth_step(azimuth, 92, 80)
-    grows *= 0.75 + 0.25 * np.clip(noise.octaves(at + 90, 14), -1, 1)  # no beard is equally dense
+    grows *= 0.75 + 0.25 * np.clip(noise.octaves(at + 90, 14.0), -1, 1)  # no beard is equally dense
     grows = surface.carry(grows) * (1 - np.clip(2 * ears, 0, 1)) * (1 - lips)
     rows = np.flatnonzero(grows > 0.01)
     hairs = noise(surface.points[rows] * [1.0, 0.35, 1.0], 0.8)

@@ -31,9 +31,9 @@ def paint_skin(
     blotches, fine, points = NoiseField(rng), NoiseField(rng), surface.points
     fair = 1.0 if look.tone < 3 else 0.55  # blood shows less through dark skin
     blood = 0.30 * ears + surface.carry(_flush(surface.vertices))
-    blood *= look.redness * fair * (1 + 0.35 * surface.coarse(blotches, 14))
-    blood += 0.05 * look.mottling * surface.coarse(blotches, 7, 300)
-    melanin = 0.055 * look.mottling * surface.coarse(blotches, 24, 600)
+    blood *= look.redness * fair * (1 + 0.35 * surface.coarse(blotches, 14.0))
+    blood += 0.05 * look.mottling * surface.coarse(blotches, 7.0, 300.0)
+    melanin = 0.055 * look.mottling * surface.coarse(blotches, 24.0, 600.0)
     melanin += 0.030 * look.mottling * fine(points, 3.5) + 0.022 * fine(points + 50, 1.6)
     # The forehead and the bridge of the nose take more sun; shaded places are lighter.
     melanin += 0.05 * smooth_step(points[:, 1], 10, 50) * smooth_step(points[:, 2], -60, 0)

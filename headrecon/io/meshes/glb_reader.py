@@ -23,7 +23,7 @@ _SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 _TRIANGLES = 4
 _DEEPEST = 64
 #: A file may claim any count; more than this is no mesh that fits a score, and would fill the memory.
-_MOST = 50_000_000
+_MOST = 20_000_000
 _BAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RecursionError, OverflowError)
 
 
