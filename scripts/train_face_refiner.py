@@ -1,8 +1,10 @@
 """Makes headrecon/data/face_refiner.npz from rendered faces (scripts/render_training_faces.py).
 
-    python scripts/train_face_refiner.py FACES.npz... [--components 500] [--ridge 4000]
+    python scripts/train_face_refiner.py FACES.npz... [--components 150] [--noise 0.02]
 
-A ridge regression, every face also in the mirror. The covariance of what it leaves unexplained comes from faces held
+A regression with noise of a given size counted in for every coordinate (a ridge); every face is seen in the mirror too.
+The size was chosen on photos of people: shapes from several photos of one person should agree, those of different
+persons differ (docs/accuracy.md). On rendered heads alone less noise and more terms look better. The covariance of what it leaves unexplained comes from faces held
 back, one part in three at a time.
 """
 
@@ -74,31 +76,30 @@ def principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
     return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T
 
 
-def fit_refiner(faces: Faces, mirror_betas: np.ndarray, components: int, ridge: float) -> FaceRefiner:
+def fit_refiner(faces: Faces, mirror_betas: np.ndarray, components: int, noise: float) -> FaceRefiner:
     """The regression; its covariance is left at the population's."""
     both = faces.with_mirrored(mirror_betas)
-    flat = both.points.reshape(len(both.points), -1)
-    mean = flat.mean(0)
-    axes = principal_axes(flat - mean, components)
-    features = (axes / ((flat - mean) @ axes.T).std(0)[:, None]).T
-    errors = both.errors.reshape(len(flat), -1)
+    flat = both.points[:, :468, :2].reshape(len(both.points), -1)
+    mean, errors = flat.mean(0), both.errors.reshape(len(flat), -1)
     codes = principal_axes(errors, ERROR_CODES)
     up = both.points[:, 152] - both.points[:, 10]
     refiner = FaceRefiner(
-        "anny", mean, features, float(np.arctan2(up[:, 2], up[:, 1]).mean()), np.zeros((0, 0)), codes, mirror_betas,
-        np.eye(len(mirror_betas)),
+        model="anny", mean_points=mean, axes=principal_axes(flat - mean, components),
+        mean_pitch=float(np.arctan2(up[:, 2], up[:, 1]).mean()), weights=np.zeros((0, 0)), error_components=codes,
+        mirror_betas=mirror_betas, covariance=np.eye(len(mirror_betas)),
     )  # fmt: skip
     design = refiner.design(both.points)
-    gram = design.T @ design + ridge * np.eye(design.shape[1])
+    penalty = np.full(design.shape[1], len(design) * noise**2)
+    penalty[components:] = 1e-3 * len(design)  # pose terms have no such noise, only too few faces
     answer = np.concatenate([both.betas, errors @ codes.T], axis=1)
-    return replace(refiner, weights=np.linalg.solve(gram, design.T @ answer))
+    return replace(refiner, weights=np.linalg.solve(design.T @ design + np.diag(penalty), design.T @ answer))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("faces", nargs="+", type=Path)
-    parser.add_argument("--components", type=int, default=500)
-    parser.add_argument("--ridge", type=float, default=4000.0)
+    parser.add_argument("--components", type=int, default=150)
+    parser.add_argument("--noise", type=float, default=0.02)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     faces, mirror = load_faces(args.faces), mirrored_identity(load_head())
@@ -106,7 +107,7 @@ def main() -> None:
     order = np.random.default_rng(0).permutation(len(faces.betas))
     left, before, after = [], [], []
     for part in np.array_split(order, FOLDS):
-        refiner = fit_refiner(faces.take(np.setdiff1d(order, part)), mirror, args.components, args.ridge)
+        refiner = fit_refiner(faces.take(np.setdiff1d(order, part)), mirror, args.components, args.noise)
         corrections, betas = refiner.predict(faces.points[part])
         left.append(betas - faces.betas[part])
         before.append(faces.errors[part])
@@ -119,13 +120,13 @@ def main() -> None:
     relative = np.linalg.solve(root, np.linalg.solve(root, covariance).T)
     values, axes = np.linalg.eigh((relative + relative.T) / 2)
     covariance = (axes * np.minimum(values, 1.0)) @ axes.T
-    print(f"identity: variance left {np.trace(covariance) / len(covariance):.3f}, best directions {values[:8].round(2)}")
+    print(f"identity: variance left {np.trace(covariance) / len(covariance):.3f}, best {values[:8].round(2)}")
     print(f"points: error {100 * np.sqrt(np.mean(np.concatenate(before) ** 2)):.2f} % of the eye distance, "
           f"{100 * np.sqrt(np.mean(np.concatenate(after) ** 2)):.2f} % after correction")  # fmt: skip
-    refiner = replace(fit_refiner(faces, mirror, args.components, args.ridge), covariance=covariance)
+    refiner = replace(fit_refiner(faces, mirror, args.components, args.noise), covariance=covariance)
     half = {
         name: getattr(refiner, name).astype(np.float16)
-        for name in ("features", "weights", "error_components", "mirror_betas")
+        for name in ("axes", "weights", "error_components", "mirror_betas")
     }
     np.savez_compressed(
         args.out, model="anny", mean_pitch=refiner.mean_pitch, mean_points=refiner.mean_points.astype(np.float32),

@@ -1,18 +1,18 @@
 """What a detector's points really say: truer points, and an estimate of the person's shape.
 
 A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
-A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
 rendered heads they are known exactly (Wood et al., "Fake It Till You Make It", ICCV 2021), so its errors can be learned:
+their mean, how they follow the pose, and how much of an unusual shape still shows in the pattern of all points.
 Both answers, the error of each point and the mean of the identity coefficients given all points, are linear in the
-points and quadratic in the pose; regression with a ridge on rendered heads (`scripts/train_face_refiner.py`). The error
-that the estimate of identity is left with, measured on heads that the regression had not seen, is its covariance.
+points; a smooth function of the pose is added. Regression with errors in the variables: photos differ from renderings
+in ways that no rendering shows, so noise of that size is counted in (`scripts/train_face_refiner.py`). The error that the
+estimate of identity is left with, measured on heads that the regression had not seen, is its covariance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -63,27 +63,29 @@ def mirrored_points(points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "
     return swapped
 
 
-def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float[np.ndarray, "B 5"]:
-    """1, yaw, |yaw|, yaw squared and pitch, scaled to the order of one, as the points themselves show the pose."""
+def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float[np.ndarray, "B 10"]:
+    """Powers and products of yaw and pitch as the points themselves show them."""
     across = points[:, _LEFT_CHEEK] - points[:, _RIGHT_CHEEK]
     up = points[:, _CHIN] - points[:, _FOREHEAD]
     yaw = np.clip(np.arctan2(across[:, 2], across[:, 0]), -_MAX_YAW, _MAX_YAW)
     pitch = np.clip(np.arctan2(up[:, 2], up[:, 1]) - mean_pitch, -_MAX_PITCH, _MAX_PITCH)
-    return np.stack([np.ones_like(yaw), 2.5 * yaw, 2.5 * np.abs(yaw), 6.25 * yaw**2, 4.0 * pitch], axis=1)
+    terms = (
+        np.ones_like(yaw), yaw, np.abs(yaw), yaw**2, yaw**3, pitch, pitch**2, yaw * pitch, yaw**2 * pitch, yaw * pitch**2,
+    )  # fmt: skip
+    return np.stack(terms, axis=1)
 
 
 @dataclass(frozen=True)
 class FaceRefiner:
     """The regression's tables. `model` names the head model whose identity it speaks of.
 
-    features: principal components of normalized points over their deviations; each is multiplied with each pose term,
-    and the pose terms' squares and products stand beside them. weights map all that to betas and, through
-    `error_components`, to the error of each mesh point.
+    axes: principal components of the normalized mesh points (x and y). weights map a face's place along them, followed
+    by its pose terms, to betas and, through `error_components`, to the error of each mesh point.
     """
 
     model: str
-    mean_points: Float[np.ndarray, " N"]
-    features: Float[np.ndarray, "N K"]
+    mean_points: Float[np.ndarray, "936"]
+    axes: Float[np.ndarray, "K 936"]
     mean_pitch: float
     weights: Float[np.ndarray, "M D"]
     error_components: Float[np.ndarray, "E 936"]
@@ -92,13 +94,8 @@ class FaceRefiner:
 
     def design(self, points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, "B M"]:
         """What the weights are multiplied with."""
-        codes = (points.reshape(len(points), -1) - self.mean_points) @ self.features
-        pose = pose_terms(points, self.mean_pitch)
-        products = (codes[:, None, :] * pose[:, :, None]).reshape(len(points), -1)
-        yaw, turned, square, pitch = pose[:, 1:].T
-        return np.concatenate(
-            [products, np.stack([np.ones_like(yaw), yaw, turned, square, yaw**3, pitch, pitch**2, yaw * pitch], 1)], 1
-        )
+        flat = points[:, :MESH_POINTS, :2].reshape(len(points), -1)
+        return np.concatenate([(flat - self.mean_points) @ self.axes.T, pose_terms(points, self.mean_pitch)], axis=1)
 
     def predict(
         self, points: Float[np.ndarray, "B 478 3"]
@@ -125,14 +122,10 @@ class FaceRefiner:
         landmarks[:MESH_POINTS, :2] += (errors[0] @ frame.axes * frame.scale_px).astype(landmarks.dtype)
         return replace(face, landmarks=landmarks, shape=ShapeEstimate(self.model, betas[0], self.covariance))
 
-    @cached_property
-    def num_betas(self) -> int:
-        return len(self.mirror_betas)
-
     @staticmethod
     def from_tables(tables: Mapping[str, np.ndarray]) -> FaceRefiner:
         """From the arrays of the shipped file, which keeps most of them in half precision."""
-        names = ("mean_points", "features", "weights", "error_components", "mirror_betas", "covariance")
+        names = ("mean_points", "axes", "weights", "error_components", "mirror_betas", "covariance")
         arrays = {name: tables[name].astype(np.float64) for name in names}
         return FaceRefiner(model=str(tables["model"]), mean_pitch=float(tables["mean_pitch"]), **arrays)
 
