@@ -23,7 +23,7 @@ class GuardOptions:
 @dataclass(frozen=True)
 class DenseOptions:
     """How the dense stage refines. The defaults are chosen on rendered heads with real skin textures, folds, cast
-    shadows and highlights (docs/accuracy.md), not on plain ones, where shading says far more than on any photo."""
+    shadows and highlights, not on plain ones, where shading says far more than on any photo."""
 
     #: deviation of the blur on the face, one entry per level, coarse to fine (metres)
     grains_m: tuple[float, ...] = (0.0035, 0.002)
@@ -31,7 +31,7 @@ class DenseOptions:
     #: how many of the opponent channels are compared: lightness, red against cyan, green against blue
     channels: int = 2
     #: factor on the deviations of skin, for what its covariance does not describe (highlights, tone curves)
-    caution: float = 2.0
+    caution: float = 3.0
     #: further factor on all dense deviations when the posterior is stated
     posterior_factor: float = 1.5
     #: fewer visible skin points than this say too little: the landmark fit is kept
