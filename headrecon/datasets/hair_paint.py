@@ -64,7 +64,7 @@ def paint_hair(
     base = _linear(np.array(look.hair))
     shade = np.exp(0.22 * strands + 0.16 * locks)[:, None]
     out = colours.copy()
-    share = np.clip(weight[rows] * (1.05 + 0.2 * strands), 0, 1)[:, None]
+    share = np.clip(weight[rows] * (1.45 + 0.2 * strands), 0, 1)[:, None]
     out[rows] = out[rows] * (1 - share) + np.clip(base * shade, 0.002, 0.8) * share
     return out
 

@@ -152,7 +152,7 @@ def backdrop(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
     from scipy.ndimage import zoom
 
     grey = rng.uniform(0.15, 0.85)
-    tint = 1 + rng.normal(0, 0.12, 3)
+    tint = 1 + rng.normal(0, 0.08, 3)
     coarse = grey * tint * (1 + rng.normal(0, rng.uniform(0.02, 0.18), (6, 6, 1)) + rng.normal(0, 0.02, (6, 6, 3)))
     fine = zoom(coarse, (size / 6, size / 6, 1), order=3, mode="nearest", grid_mode=True)[:size, :size]
     return np.clip(fine, 0.02, 0.98)

@@ -62,9 +62,7 @@ def upright_scan(
     def place(points: np.ndarray) -> np.ndarray:
         return metres * (points - origin) @ axes.T
 
-    return TexturedScan(
-        Mesh(place(mesh.vertices), mesh.faces, mesh.uvs, mesh.uv_faces), texture_srgb, place(landmarks)
-    )
+    return TexturedScan(Mesh(place(mesh.vertices), mesh.faces, mesh.uvs, mesh.uv_faces), texture_srgb, place(landmarks))
 
 
 def scan_photo(scan: TexturedScan, seed: int, options: SyntheticOptions | None = None) -> ScanPhoto:
