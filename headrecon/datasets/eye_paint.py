@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
 
@@ -11,23 +13,44 @@ from headrecon.rendering.plain_head import IRIS_DIAMETER_M, PART_SRGB
 from headrecon.structures import HeadAssets
 
 
-def eye_centre(assets: HeadAssets, part: str) -> Float[np.ndarray, "3"]:
-    """Middle of an eyeball of the mean head, metres."""
+@dataclass(frozen=True)
+class EyeAxis:
+    """The line from the back of an eyeball to its front; poles: which of its points are the front and the back one."""
+
+    middle: Float[np.ndarray, "3"]
+    axis: Float[np.ndarray, "3"]
+    radius: float
+    poles: tuple[int, int]
+
+    def beside(self, points: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, " N"]:
+        """Distances from the axis."""
+        return np.linalg.norm(np.cross(points - self.middle, self.axis), axis=1)
+
+
+def axis_through(points: Float[np.ndarray, "N 3"], poles: tuple[int, int]) -> EyeAxis:
+    """The axis of an eyeball's vertices through two of them."""
+    front, back = points[poles[0]], points[poles[1]]
+    along = (front - back) / 2
+    radius = float(np.linalg.norm(along))
+    return EyeAxis((front + back) / 2, along / radius, radius, poles)
+
+
+def eye_axis(assets: HeadAssets, part: str) -> EyeAxis:
+    """The axis of an eyeball of the mean head, metres; poles count the vertices of its faces in ascending order."""
     ids = np.unique(assets.faces[assets.faces_of(part)])
-    points = assets.v_template[ids[ids >= 0]]
-    return (points.max(0) + points.min(0)) / 2
+    points = assets.v_template[ids[ids >= 0]].astype(np.float64)
+    return axis_through(points, (int(points[:, 2].argmax()), int(points[:, 2].argmin())))
 
 
 def paint_eye(
-    points: Float[np.ndarray, "N 3"], centre: Float[np.ndarray, "3"], look: Look, noise: NoiseField,
-    rng: np.random.Generator,
-) -> Float[np.ndarray, "N 3"]:  # fmt: skip
-    """Linear colours at points of an eyeball of the mean head (metres), whose axis is +z.
+    points: Float[np.ndarray, "N 3"], eye: EyeAxis, look: Look, noise: NoiseField, rng: np.random.Generator
+) -> Float[np.ndarray, "N 3"]:
+    """Linear colours at points of an eyeball of the mean head (metres).
 
-    The iris ends where the mean head's painted iris does, so that `resize_iris` gives it any size exactly.
+    The iris ends IRIS_DIAMETER_M / 2 beside the axis, so that `resize_iris` can give it any size.
     """
-    at = (points - centre) * 1e3
-    radius, angle = np.hypot(at[:, 0], at[:, 1]), np.arctan2(at[:, 1], at[:, 0])
+    at = (points - eye.middle) * 1e3
+    radius, angle = eye.beside(points) * 1e3, np.arctan2(at[:, 1], at[:, 0])
     edge, pupil = 0.5e3 * IRIS_DIAMETER_M, float(rng.uniform(1.4, 2.4))
     veins = np.clip(noise(at * [1, 3.0, 1], 2.0) - 0.9, 0, None)
     corner = np.clip((np.abs(at[:, 0]) - 6) / 8, 0, 1)
@@ -36,7 +59,7 @@ def paint_eye(
     depth = np.clip((radius - pupil) / (edge - pupil), 0, 1)
     iris = _linear(np.array(look.iris)) * (0.75 + 0.5 * (1 - depth) + 0.22 * streaks)[:, None]
     iris = np.clip(iris, 0.003, 0.8) * (1 - 0.6 * _rise(depth, 0.80, 0.98))[:, None]  # limbal ring
-    front = at[:, 2] > 0
+    front = at @ eye.axis > 0
     out = np.where((front & (radius < edge))[:, None], iris, sclera)
     soft = _rise(radius, pupil - 0.15, pupil + 0.15)[:, None]
     return np.where(front[:, None] & (radius < edge)[:, None], out * soft + 0.004 * (1 - soft), out)

@@ -91,10 +91,11 @@ def curve_coordinates(points: Float[np.ndarray, "N 3"], curve: Float[np.ndarray,
     """Coordinates about a finely sampled open curve."""
     from scipy.spatial import KDTree
 
-    distance, nearest = KDTree(curve).query(points)
+    distance, found = KDTree(curve).query(points)
+    nearest = np.asarray(found)
     tangent = np.gradient(curve, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    return CurveCoordinates(nearest / (len(curve) - 1), distance, points - curve[nearest], tangent[nearest])
+    return CurveCoordinates(nearest / (len(curve) - 1), np.asarray(distance), points - curve[nearest], tangent[nearest])
 
 
 def inside_ring(points: Float[np.ndarray, "N 3"], ring: Float[np.ndarray, "R 3"]) -> Float[np.ndarray, " N"]:

@@ -154,8 +154,8 @@ def backdrop(rng: np.random.Generator, size: int) -> Float[np.ndarray, "S S 3"]:
     grey = rng.uniform(0.15, 0.85)
     tint = 1 + rng.normal(0, 0.08, 3)
     coarse = grey * tint * (1 + rng.normal(0, rng.uniform(0.02, 0.18), (6, 6, 1)) + rng.normal(0, 0.02, (6, 6, 3)))
-    fine = zoom(coarse, (size / 6, size / 6, 1), order=3, mode="nearest", grid_mode=True)[:size, :size]
-    return np.clip(fine, 0.02, 0.98)
+    fine = np.asarray(zoom(coarse, (size / 6, size / 6, 1), order=3, mode="nearest", grid_mode=True))
+    return np.clip(fine[:size, :size], 0.02, 0.98)
 
 
 def through_camera(

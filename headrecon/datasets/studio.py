@@ -71,7 +71,7 @@ class SyntheticStudio:
     def _part(self, name: str, rows: np.ndarray, look: Look, hairs: NoiseField, rng: np.random.Generator) -> np.ndarray:
         if name in ("leye", "reye"):
             at = self.texels.interpolate(self.assets.v_template)[rows]
-            return eye_paint.paint_eye(at, eye_paint.eye_centre(self.assets, name), look, hairs, rng)
+            return eye_paint.paint_eye(at, eye_paint.eye_axis(self.assets, name), look, hairs, rng)
         if name != "skin":
             return eye_paint.plain_part(name, len(rows), look)
         ears = self.ear_texels[rows]

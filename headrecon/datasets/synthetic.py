@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from headrecon.datasets.eye_paint import axis_through, eye_axis
 from headrecon.datasets.looks import SKIN_TONES, Look, draw_look
 from headrecon.datasets.outside_modes import outside_modes
 from headrecon.datasets.scene import SyntheticOptions, backdrop, draw_scene, random_light, through_camera
@@ -129,28 +130,22 @@ def resize_iris(
     ids = ids[ids >= 0]
     if ids.size == 0:
         return vertices
-    template = assets.v_template[ids].astype(np.float64)
-    centre = (template.max(0) + template.min(0)) / 2
-    beside = np.hypot(*(template - centre)[:, :2].T)
-    front = template[:, 2] > centre[2]
-    pole = int(np.argmax(template[:, 2]))
     points = vertices[ids].astype(np.float64)
-    middle = (points[pole] + points[np.argmin(template[:, 2])]) / 2
-    axis = points[pole] - middle
-    radius = np.linalg.norm(axis)
-    axis = axis / radius
-    arm = points - middle
-    height = arm @ axis
-    across = arm - height[:, None] * axis
+    # The iris is painted to this distance from the axis of the mean head's eye; where is that on this eyeball?
+    painted = eye_axis(assets, part).beside(assets.v_template[ids])
+    eye = axis_through(points, eye_axis(assets, part).poles)
+    arm = points - eye.middle
+    height = arm @ eye.axis
+    across = arm - height[:, None] * eye.axis
     spread = np.linalg.norm(across, axis=1)
     angle = np.arctan2(spread, height)
-    # The iris is painted to this distance from the axis on the mean head; where is that on this eyeball?
-    order = np.argsort(beside[front])
-    edge = float(np.interp(IRIS_DIAMETER_M / 2, beside[front][order], angle[front][order]))
-    wanted = math.asin(min(diameter_m / 2 / radius, 0.9))
+    near = (height > 0) & (np.abs(painted - IRIS_DIAMETER_M / 2) < 1e-3)
+    slope, offset = np.polyfit(painted[near], angle[near], 1)
+    edge = float(slope * IRIS_DIAMETER_M / 2 + offset)
+    length = np.linalg.norm(arm, axis=1)
+    wanted = math.asin(min(diameter_m / 2 / float(length[near].mean()), 0.9))
     moved = np.interp(angle, [0.0, edge, 3 * edge, math.pi], [0.0, wanted, 3 * edge, math.pi])
     unit = across / np.maximum(spread, 1e-9)[:, None]
-    length = np.linalg.norm(arm, axis=1)
     out = vertices.copy()
-    out[ids] = middle + length[:, None] * (np.sin(moved)[:, None] * unit + np.cos(moved)[:, None] * axis)
+    out[ids] = eye.middle + length[:, None] * (np.sin(moved)[:, None] * unit + np.cos(moved)[:, None] * eye.axis)
     return out

@@ -83,7 +83,7 @@ def _drawable(mesh: Mesh, dot: float) -> tuple[Mesh, np.ndarray]:
     Dots are triangles that face the front: enough to see where colours lie.
     """
     vertices, faces = np.asarray(mesh.vertices), mesh.faces
-    good = np.isfinite(vertices).all(1)
+    good = np.asarray(np.isfinite(vertices).all(1))
     if len(faces):
         kept = faces[np.where(faces >= 0, good[faces], True).all(1)]
         return Mesh(np.where(good[:, None], vertices, 0.0), kept), np.arange(len(vertices))

@@ -128,7 +128,8 @@ def evaluate_mesh(
 def _surface(prediction: Mesh, factor: float) -> SurfaceIndex:
     vertices = np.asarray(prediction.vertices, dtype=np.float64) * factor
     triangles = triangulate(prediction.faces)[0] if len(prediction.faces) else np.zeros((0, 3), dtype=np.int64)
-    triangles = triangles[np.isfinite(vertices).all(1)[triangles].all(1)]
+    good = np.asarray(np.isfinite(vertices).all(1))
+    triangles = triangles[good[triangles].all(1)]
     if not len(triangles):
         raise InputError("the prediction has no faces; a score needs a surface, not a point cloud")
     return SurfaceIndex(vertices, triangles)

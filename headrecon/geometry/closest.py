@@ -90,14 +90,13 @@ class SurfaceIndex:
                 self._search(points[part], own, tree, radius, view)
         return best
 
-    def _search(
-        self, points: np.ndarray, own: np.ndarray, tree: KDTree, radius: float, best: ClosestPoints
-    ) -> None:
+    def _search(self, points: np.ndarray, own: np.ndarray, tree: KDTree, radius: float, best: ClosestPoints) -> None:
         """Improve `best` in place with the triangles of one class."""
         todo, count, seen = np.arange(len(points)), 1, 0
         while todo.size:
             # Columns seen before are not measured again; nearer centroids come first and rule out most of the others.
-            reach, index = tree.query(points[todo], k=np.arange(seen + 1, count + 1))
+            wanted = np.arange(seen + 1, count + 1)
+            reach, index = tree.query(points[todo], k=wanted)  # pyright: ignore[reportArgumentType]
             face = own[index]
             row, k = np.nonzero(reach - self.radius[face] < best.distance[todo][:, None])
             if row.size:

