@@ -32,16 +32,17 @@ from headrecon.datasets.visible_surface import visible_vertices
 from headrecon.errors import NoFaceFound
 from headrecon.evaluation.now_protocol import IBUG68_OF_NOW
 from headrecon.evaluation.scan_to_mesh import EvaluationOptions, ScanErrors, evaluate_mesh
-from headrecon.fitting.photo import CameraHint
 from headrecon.geometry.cameras import project_points
 from headrecon.models.head_model import HeadModel
 from headrecon.models.store import load_head
-from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.pipeline import Engine, load_engine, reconstruct
 from headrecon.structures import Cameras, HeadAssets, LandmarkEmbedding, Mesh, triangulate
 
 VIEWS = {"front": 0.0, "45°": 45.0}
 #: Parts of a truth that a scanner would see; what of them is hidden is left out as well.
+#: What does not change the face's shape is left out.
+GEOMETRY: dict[str, Any] = {"hair.lift": False, "texture.detail": "sketch", "texture.size": 64}
+STAGES: dict[str, dict[str, Any]] = {"all": {}, "landmarks": {"fit.dense": False}}
 SCANNED = ("skin", "mouth", "leye", "reye")
 #: Of the 68 points those that mean the same place on every model: nose, eyes, mouth (jaw and brows do not).
 INNER = slice(27, 68)
@@ -109,7 +110,7 @@ class Bench:
     def __init__(self, options: Settings) -> None:
         self.options = options
         self.truth = load_head(options.truth)
-        self.config: ReconstructConfig = resolve(overrides={"texture.size": 64, **options.settings})
+        self.config: ReconstructConfig = resolve(overrides=GEOMETRY | STAGES[options.stage] | options.settings)
         self.engine: Engine = load_engine(self.config)
         self.model, self.own = HeadModel(self.truth), HeadModel(self.engine.assets)
         self.scanned = scan_points(self.truth)
@@ -132,11 +133,6 @@ class Bench:
     @torch.no_grad()
     def fitted(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, Cameras, np.ndarray]:
         """Neutral and posed vertices, camera, detected points."""
-        if self.options.stage == "landmarks":
-            seen, _ = choose_face(observe_faces(image, self.engine.networks), None)
-            fit = self.engine.fitter.fit(seen, CameraHint())
-            neutral, posed = (self.own(p).vertices[0].numpy() for p in (fit.params.neutral(), fit.params))
-            return neutral, posed, fit.camera, seen.landmarks
         result = reconstruct(image, self.config, engine=self.engine)
         return result.neutral, result.posed, result.cameras, result.observation.landmarks
 

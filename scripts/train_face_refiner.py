@@ -4,8 +4,8 @@
 
 A regression with noise of a given size counted in for every coordinate (a ridge); every face is seen in the mirror too.
 The size was chosen on photos of people: shapes from several photos of one person should agree, those of different
-persons differ (docs/accuracy.md). On rendered heads alone less noise and more terms look better. The covariance of what it leaves unexplained comes from faces held
-back, one part in three at a time.
+persons differ (docs/accuracy.md). On rendered heads alone less noise and more terms look better. The covariance of
+what it leaves unexplained comes from faces held back, one part in three at a time.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """What a detector's points really say: truer points, and an estimate of the person's shape.
 
 A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
-rendered heads they are known exactly (Wood et al., "Fake It Till You Make It", ICCV 2021), so its errors can be learned:
-their mean, how they follow the pose, and how much of an unusual shape still shows in the pattern of all points.
-Both answers, the error of each point and the mean of the identity coefficients given all points, are linear in the
-points; a smooth function of the pose is added. Regression with errors in the variables: photos differ from renderings
-in ways that no rendering shows, so noise of that size is counted in (`scripts/train_face_refiner.py`). The error that the
-estimate of identity is left with, measured on heads that the regression had not seen, is its covariance.
+rendered heads they are known exactly (Wood et al., "Fake It Till You Make It", ICCV 2021), so its errors can be
+learned: their mean, how they follow the pose, and how much of an unusual shape still shows in the pattern of all
+points. Both answers, the error of each point and the mean of the identity coefficients given all points, are linear in
+the points; a smooth function of the pose is added. Photos differ from renderings in ways that no rendering shows, so
+noise of that size is counted in (`scripts/train_face_refiner.py`). The error that the estimate of identity is left
+with, measured on heads that the regression had not seen, is its covariance.
 """
 
 from __future__ import annotations
@@ -69,10 +69,8 @@ def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float
     up = points[:, _CHIN] - points[:, _FOREHEAD]
     yaw = np.clip(np.arctan2(across[:, 2], across[:, 0]), -_MAX_YAW, _MAX_YAW)
     pitch = np.clip(np.arctan2(up[:, 2], up[:, 1]) - mean_pitch, -_MAX_PITCH, _MAX_PITCH)
-    terms = (
-        np.ones_like(yaw), yaw, np.abs(yaw), yaw**2, yaw**3, pitch, pitch**2, yaw * pitch, yaw**2 * pitch, yaw * pitch**2,
-    )  # fmt: skip
-    return np.stack(terms, axis=1)
+    powers = [np.ones_like(yaw), yaw, np.abs(yaw), yaw**2, yaw**3, pitch, pitch**2]
+    return np.stack([*powers, yaw * pitch, yaw**2 * pitch, yaw * pitch**2], axis=1)
 
 
 @dataclass(frozen=True)
