@@ -36,7 +36,8 @@ _TEXTS = {"--task": "FILE", "--relight": "NAME|FILE"}
 
 EXAMPLES = """examples:
   headrecon reconstruct me.jpg --out out/me
-  headrecon reconstruct me.jpg --out out/me --ipd-mm 63 --preset high
+  headrecon reconstruct me.jpg --out out/me --preset draft
+  headrecon reconstruct me.jpg --out out/me --ipd-mm 63 --relight sunset
   headrecon reconstruct people/ --batch --out out/people
 """
 

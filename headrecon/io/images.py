@@ -119,7 +119,7 @@ def save_png(path: str | os.PathLike[str], image_srgb: np.ndarray) -> None:
         raise InputError(f"{path} cannot be written ({error.strerror}); choose another output directory") from error
     try:
         with os.fdopen(handle, "wb") as file:
-            Image.fromarray(np.ascontiguousarray(array)).save(file, format="PNG", compress_level=4)
+            Image.fromarray(np.ascontiguousarray(array)).save(file, format="PNG", compress_level=2)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as error:
