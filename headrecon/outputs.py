@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headrecon.config import as_dict, as_yaml
+from headrecon.fitting.region_sigma import region_sigmas
 from headrecon.geometry.cameras import project_points
 from headrecon.io.cameras import write_transforms
 from headrecon.io.documents import HeadRecord, Measurement, head_document, landmarks_document, sha256_of
@@ -151,6 +152,8 @@ def _write_turntable(result: Reconstruction, scene: HeadScene, folder: Path) -> 
 def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None:
     start = time.perf_counter()
     path = result.image.path
+    covariance = result.fit.posterior.marginal("betas")
+    regions = {k: asdict(v) for k, v in region_sigmas(result.assets, result.neutral, covariance).items()}
     metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
     write_transforms(folder / "transforms.json", result.fit.pinholes[0], [path.name])
     write_json(folder / "landmarks3d.json", landmarks_document(result.landmarks), digits=6)
@@ -166,6 +169,7 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
         files={name: what for name, what in FILES.items() if (folder / name).exists() or name in _LAST},
         video_mp4=shown.video,
         relit=shown.relit,
+        regions=regions,
     )
     write_text(folder / "report.html", report_html(content))
     result.timings.seconds["documents"] = time.perf_counter() - start
@@ -184,6 +188,7 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
         config=as_dict(result.config),
         light=None if result.colours.light is None else light_to_document(result.colours.light),
         hair=_hair_document(result),
+        regions=regions,
     )
     write_json(folder / "head.json", head_document(record))
 

@@ -39,7 +39,7 @@ class HeadRecord:
 
     focal_source: where the focal length came from (`exif`, `user`, `estimated`). licences: of all that made this head.
     image_sha256: None when the picture came from memory. light: of the photo (`rendering.light_rigs` writes it). hair:
-    what its shape was made from. Both None where they were not looked for.
+    what its shape was made from. Both None where they were not looked for. regions: deviations of the shape by region.
     """
 
     assets: HeadAssets
@@ -56,6 +56,7 @@ class HeadRecord:
     config: Mapping[str, Any] = field(default_factory=dict)
     light: Mapping[str, Any] | None = None
     hair: Mapping[str, Any] | None = None
+    regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def head_document(record: HeadRecord) -> dict[str, Any]:
@@ -73,6 +74,7 @@ def head_document(record: HeadRecord) -> dict[str, Any]:
         "parameters": _parameters(record.assets, record.params),
         "camera": _camera(record.cameras, record.image, record.focal_source),
         "metric": {name: m.as_dict() for name, m in record.metric.items()},
+        "regions": {name: dict(entry) for name, entry in record.regions.items()},
         **({} if record.light is None else {"light": dict(record.light)}),
         **({} if record.hair is None else {"hair": dict(record.hair)}),
         "warnings": list(record.warnings),

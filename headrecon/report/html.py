@@ -55,7 +55,7 @@ class ReportContent:
     """What the report says. figures: by name with the unit at the end (`ipd_mm`, `distance_m`).
 
     files: name and what it is, in the order shown. preview: the contact sheet; video: the turntable's bytes; relit: the
-    head in another light.
+    head in another light. regions: `sigma_mm` and `prior_mm` of the shape by region.
     """
 
     title: str
@@ -68,6 +68,7 @@ class ReportContent:
     files: Mapping[str, str] = field(default_factory=dict)
     video_mp4: bytes | None = None
     relit: UInt8[np.ndarray, "h w 3"] | None = None
+    regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def report_html(content: ReportContent) -> str:
@@ -88,9 +89,10 @@ def report_html(content: ReportContent) -> str:
         "" if content.relit is None else _section("In another light", _picture("The head relit", content.relit)),
         '<div class="two"><section><h2>Measures</h2>',
         _figures(content.figures),
-        "</section>",
+        "</section><section>",
+        _section("How sure the shape is", _regions(content.regions)),
         _video(content.video_mp4),
-        "</div>",
+        "</section></div>",
         _section("Licences", _licences(content.licences)),
         _section("Files", _rows(("file", "what it is"), content.files)),
         '<div class="two">',
@@ -125,6 +127,17 @@ def _figures(figures: Mapping[str, FigureLike]) -> str:
             f'<td class="number">{low:.{digits}f} – {high:.{digits}f}</td></tr>'
         )
     return f'<div class="wide"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _regions(regions: Mapping[str, Mapping[str, float]]) -> str:
+    if not regions:
+        return ""
+    head = '<th>region</th><th class="number">± 1σ</th><th class="number">without a photo</th>'
+    cell = '<tr><td>{}</td><td class="number">{:.1f} mm</td><td class="number">{:.1f} mm</td></tr>'
+    ordered = sorted(regions.items(), key=lambda item: item[1]["sigma_mm"])
+    rows = "".join(cell.format(html.escape(name), r["sigma_mm"], r["prior_mm"]) for name, r in ordered)
+    note = '<p class="soft">Of where the surface lies. What a photo does not show stays near the last column.</p>'
+    return f"<table><tr>{head}</tr>{rows}</table>{note}"
 
 
 def _interval90(figure: FigureLike) -> tuple[float, float]:

@@ -53,11 +53,16 @@ def test_light_and_hair_are_there_when_they_were_found(schema):
     plain = head_document(make_record())
     assert "light" not in plain
     assert "hair" not in plain
+    assert plain["regions"] == {}
     light = {"space": "view", "ambient_sh": [[1, 1, 1]] * 9, "directions": [[0, 0, 1]], "intensities": [[1, 1, 1]]}
-    found = head_document(make_record(light=light, hair={"amount": 1.0, "long": 0.2, "highest_mm": 31.0}))
+    regions = {"nose": {"sigma_mm": 0.8, "prior_mm": 2.5}}
+    found = head_document(
+        make_record(light=light, regions=regions, hair={"amount": 1.0, "long": 0.2, "highest_mm": 31.0})
+    )
     jsonschema.validate(found, schema)
     assert found["light"] == light
     assert found["hair"]["highest_mm"] == 31.0
+    assert found["regions"] == regions
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({**found, "light": {**light, "ambient_sh": [[1, 1, 1]]}}, schema)
 

@@ -223,6 +223,13 @@ def test_another_light_is_shown_where_there_is_one():
     assert (90, 20) in sizes
 
 
+def test_regions_are_listed_surest_first():
+    regions = {"ears": {"sigma_mm": 2.94, "prior_mm": 3.1}, "nose": {"sigma_mm": 0.81, "prior_mm": 2.5}}
+    text = parse(report_html(content(regions=regions))).text
+    assert text.index("nose") < text.index("0.8 mm") < text.index("2.5 mm") < text.index("ears") < text.index("2.9 mm")
+    assert "How sure" not in report_html(content())
+
+
 def test_figures_carry_their_uncertainty():
     text = parse(report_html(content())).text
     for expected in ("interpupillary distance", "63.2 mm", "1.5", "60.7 – 65.7", "135.5 – 146.5", "0.81 m", "0.05"):
