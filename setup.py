@@ -4,10 +4,10 @@ The library is plain C++ behind a C ABI: neither torch nor the Python headers ar
 Python and torch version. Without a working C++ compiler the installation goes on: the ops then run their (slower)
 reference implementations and `headrecon doctor` says so.
 
-Where CUDA's compiler nvcc is, a second library is built from cuda_ext/cuda. In the environment:
+Where CUDA's compiler nvcc and a GPU are, a second library is built from cuda_ext/cuda. In the environment:
 
 HEADRECON_REQUIRE_NATIVE=1  fail when a part that can be tried does not build
-HEADRECON_CUDA              0: leave the CUDA part out; 1: fail without nvcc
+HEADRECON_CUDA              0: leave the CUDA part out; 1: build it also without a GPU, and fail without nvcc
 HEADRECON_CUDA_ARCHS        for which GPUs, such as "90" or "80 90" (default: all that the list below and nvcc share)
 CXX, CXXFLAGS, NVCC, CUDA_HOME, NVCC_CCBIN (the C++ compiler that nvcc uses) say what to run and with what
 
@@ -132,6 +132,11 @@ def find_nvcc() -> str | None:
     return next((found for c in candidates if c and (found := shutil.which(c))), None)
 
 
+def has_gpu() -> bool:
+    """Whether NVIDIA's driver shows itself; nothing is started to find out."""
+    return shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+
+
 def cuda_archs(nvcc: str) -> list[str]:
     """The architectures to build for, oldest first."""
     asked = os.environ.get("HEADRECON_CUDA_ARCHS", "").replace(",", " ").split()
@@ -142,8 +147,9 @@ def cuda_archs(nvcc: str) -> list[str]:
 
 
 def cuda_build() -> Build | None:
-    """None where there is no nvcc, or the CUDA part is not wanted."""
-    wish = os.environ.get("HEADRECON_CUDA", "")
+    """None where there is no nvcc or no GPU, or the CUDA part is not wanted."""
+    # Without a GPU a minute of compiling for seven architectures would serve nobody.
+    wish = os.environ.get("HEADRECON_CUDA") or ("1" if has_gpu() and find_nvcc() else "0")
     nvcc = None if wish == "0" else find_nvcc()
     if nvcc is None:
         if wish == "1":

@@ -60,7 +60,7 @@ class FitConfig:
     """How the head is fitted to what was seen."""
 
     iterations: int = setting(30, "at most this many steps of the solver in each of its rounds", low=1, high=1000)
-    refine: bool = setting(True, "correct the landmark network's known errors and use what its points say about the shape")
+    refine: bool = setting(True, "correct the landmark network's known errors, and use what they say of the shape")
     exif_focal: bool = setting(True, "use the focal length in the photo's EXIF data when there is one")
     dense: bool = setting(True, "let the photo's pixels (shading, outline) refine what the landmarks gave")
 
