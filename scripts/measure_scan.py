@@ -18,17 +18,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure_accuracy import VIEWS, now_points
+from measure_accuracy import GEOMETRY, STAGES, VIEWS, now_points
 
-from headrecon.config import parse_assignment, resolve
+from headrecon.config import ReconstructConfig, parse_assignment, resolve
 from headrecon.datasets.scene import SyntheticOptions
 from headrecon.datasets.textured_scan import TexturedScan, scan_photo, upright_scan
 from headrecon.evaluation.heat_map import heat_map
 from headrecon.evaluation.scan_to_mesh import EvaluationOptions, MeshScore, evaluate_mesh
-from headrecon.fitting.photo import CameraHint
 from headrecon.io.images import load_image, save_png
 from headrecon.io.meshes.loaded import read_mesh
-from headrecon.models.head_model import HeadModel
 from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.perception.networks import Networks
 from headrecon.pipeline import Engine, load_engine, reconstruct
@@ -58,12 +56,7 @@ def points_by_looking(mesh: Mesh, texture: np.ndarray, networks: Networks) -> np
     return (corners * weights[..., None]).sum(1)
 
 
-def fitted(engine: Engine, config, image: np.ndarray, stage: str) -> np.ndarray:
-    if stage == "landmarks":
-        seen, _ = choose_face(observe_faces(image, engine.networks), None)
-        fit = engine.fitter.fit(seen, CameraHint())
-        with torch.no_grad():
-            return HeadModel(engine.assets)(fit.params.neutral()).vertices[0].numpy()
+def fitted(engine: Engine, config: ReconstructConfig, image: np.ndarray) -> np.ndarray:
     return reconstruct(image, config, engine=engine).neutral
 
 
@@ -87,7 +80,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
     parser.add_argument("--picture", type=Path, help="where the last photo's errors lie")
     args = parser.parse_args()
-    config = resolve(overrides={"texture.size": 64, **dict(parse_assignment(t) for t in args.settings)})
+    config = resolve(overrides=GEOMETRY | STAGES[args.stage] | dict(parse_assignment(t) for t in args.settings))
     engine = load_engine(config)
     mesh, texture = read_mesh(args.scan).mesh, load_image(args.colours).image_srgb
     scan = upright_scan(mesh, texture, points_by_looking(mesh, texture, engine.networks), args.mm_per_unit)
@@ -98,7 +91,7 @@ def main() -> None:
         for seed in range(args.photos):
             turn = (0.0, yaw * (1 if seed % 2 else -1), 0.0)
             photo = scan_photo(scan, seed, SyntheticOptions(turn=turn, yaw=4.0, pitch=5.0, roll=4.0))
-            vertices = fitted(engine, config, photo.image_srgb, args.stage)
+            vertices = fitted(engine, config, photo.image_srgb)
             print(line(f"{view}, photo {seed + 1}", score(engine, vertices, scan)), flush=True)
     if args.picture:
         found = score(engine, vertices, scan)

@@ -76,15 +76,27 @@ def principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
     return np.linalg.eigh(rows.T @ rows)[1][:, ::-1][:, :count].T
 
 
+def points_off_the_mouth(mean: np.ndarray) -> np.ndarray:
+    """Mesh points outside of an ellipse around the lips.
+
+    Skin taken from smiling portraits shows teeth on a shut mouth: learned from such renderings, an open mouth would be
+    an error of the detector.
+    """
+    middle = mean[[61, 291], :2].mean(0)
+    reach = (mean[:468, :2] - middle) / (0.50, 0.32)
+    return np.flatnonzero((reach**2).sum(1) > 1)
+
+
 def fit_refiner(faces: Faces, mirror_betas: np.ndarray, components: int, noise: float) -> FaceRefiner:
     """The regression; its covariance is left at the population's."""
     both = faces.with_mirrored(mirror_betas)
-    flat = both.points[:, :468, :2].reshape(len(both.points), -1)
-    mean, errors = flat.mean(0), both.errors.reshape(len(flat), -1)
+    used = points_off_the_mouth(both.points.mean(0))
+    flat = both.points[:, used, :2].reshape(len(both.points), -1)
+    mean, errors = flat.mean(0), both.errors[:, used].reshape(len(flat), -1)
     codes = principal_axes(errors, ERROR_CODES)
     up = both.points[:, 152] - both.points[:, 10]
     refiner = FaceRefiner(
-        model="anny", mean_points=mean, axes=principal_axes(flat - mean, components),
+        model="anny", used=used, mean_points=mean, axes=principal_axes(flat - mean, components),
         mean_pitch=float(np.arctan2(up[:, 2], up[:, 1]).mean()), weights=np.zeros((0, 0)), error_components=codes,
         mirror_betas=mirror_betas, covariance=np.eye(len(mirror_betas)),
     )  # fmt: skip
@@ -129,7 +141,8 @@ def main() -> None:
         for name in ("axes", "weights", "error_components", "mirror_betas")
     }
     np.savez_compressed(
-        args.out, model="anny", mean_pitch=refiner.mean_pitch, mean_points=refiner.mean_points.astype(np.float32),
+        args.out, model="anny", used=refiner.used.astype(np.int16), mean_pitch=refiner.mean_pitch,
+        mean_points=refiner.mean_points.astype(np.float32),
         covariance=covariance.astype(np.float32), **half,
     )  # fmt: skip
     print(f"wrote {args.out} ({args.out.stat().st_size / 1e6:.1f} MB)")

@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from headrecon.perception.mesh_symmetry import mirror_indices
 from headrecon.structures import FaceObservation, ShapeEstimate
@@ -77,22 +77,24 @@ def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float
 class FaceRefiner:
     """The regression's tables. `model` names the head model whose identity it speaks of.
 
-    axes: principal components of the normalized mesh points (x and y). weights map a face's place along them, followed
-    by its pose terms, to betas and, through `error_components`, to the error of each mesh point.
+    used: the mesh points that are read and corrected: all but the mouth's, which the detector sees well and which move
+    most. axes: principal components of their normalized x and y. weights map a face's place along them, followed by its
+    pose terms, to betas and, through `error_components`, to the error of each of these points.
     """
 
     model: str
-    mean_points: Float[np.ndarray, "936"]
-    axes: Float[np.ndarray, "K 936"]
+    used: Int[np.ndarray, " P"]
+    mean_points: Float[np.ndarray, " N"]
+    axes: Float[np.ndarray, "K N"]
     mean_pitch: float
     weights: Float[np.ndarray, "M D"]
-    error_components: Float[np.ndarray, "E 936"]
+    error_components: Float[np.ndarray, "E N"]
     mirror_betas: Float[np.ndarray, "Nb Nb"]
     covariance: Float[np.ndarray, "Nb Nb"]
 
     def design(self, points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, "B M"]:
         """What the weights are multiplied with."""
-        flat = points[:, :MESH_POINTS, :2].reshape(len(points), -1)
+        flat = points[:, self.used, :2].reshape(len(points), -1)
         return np.concatenate([(flat - self.mean_points) @ self.axes.T, pose_terms(points, self.mean_pitch)], axis=1)
 
     def predict(
@@ -107,7 +109,7 @@ class FaceRefiner:
         num_betas = len(self.mirror_betas)
         betas, codes = answer[:, :num_betas], answer[:, num_betas:]
         errors = np.zeros((2 * half, 478, 2))
-        errors[:, :MESH_POINTS] = (codes @ self.error_components).reshape(-1, MESH_POINTS, 2)
+        errors[:, self.used] = (codes @ self.error_components).reshape(2 * half, -1, 2)
         errors = (errors[:half] + mirrored_points(errors[half:])) / 2
         return errors[:, :MESH_POINTS], (betas[:half] + betas[half:] @ self.mirror_betas.T) / 2
 
@@ -125,7 +127,9 @@ class FaceRefiner:
         """From the arrays of the shipped file, which keeps most of them in half precision."""
         names = ("mean_points", "axes", "weights", "error_components", "mirror_betas", "covariance")
         arrays = {name: tables[name].astype(np.float64) for name in names}
-        return FaceRefiner(model=str(tables["model"]), mean_pitch=float(tables["mean_pitch"]), **arrays)
+        return FaceRefiner(
+            model=str(tables["model"]), mean_pitch=float(tables["mean_pitch"]), used=tables["used"], **arrays
+        )
 
 
 def load_face_refiner() -> FaceRefiner:

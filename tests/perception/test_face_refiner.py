@@ -19,7 +19,7 @@ def refiner() -> FaceRefiner:
 def typical_face(refiner: FaceRefiner) -> np.ndarray:
     """478 points of the mean face of the training set, 100 px between the eyes' centres."""
     points = np.zeros((478, 3))
-    points[:468, :2] = refiner.mean_points.reshape(468, 2)
+    points[refiner.used, :2] = refiner.mean_points.reshape(-1, 2)
     points[468:] = points[33]
     # A plausible depth: cheeks lie behind, the nose before; pose terms read it.
     points[[234, 454], 2] = 0.6
@@ -63,11 +63,14 @@ def test_mirrored_face_has_mirrored_answers(refiner: FaceRefiner) -> None:
     np.testing.assert_allclose(mirrored_betas, betas @ refiner.mirror_betas.T, atol=0.05)
 
 
-def test_irises_and_depth_stay(refiner: FaceRefiner) -> None:
+def test_irises_mouth_and_depth_stay(refiner: FaceRefiner) -> None:
     before = observation(typical_face(refiner))
     after = refiner.refine(before)
     np.testing.assert_array_equal(after.landmarks[468:], before.landmarks[468:])
     np.testing.assert_array_equal(after.landmarks[:, 2], before.landmarks[:, 2])
+    mouth = np.setdiff1d(np.arange(468), refiner.used)
+    assert {13, 14, 61, 291, 0, 17} <= set(mouth)
+    np.testing.assert_array_equal(after.landmarks[mouth], before.landmarks[mouth])
     assert np.abs(after.landmarks - before.landmarks).max() > 0.1
 
 
