@@ -128,12 +128,12 @@ def test_no_seam_where_the_uv_layout_is_cut(assets, truth):
     assert len(cut) > 10
     uv = torch.from_numpy(assets.uvs)
     left, right = (sample_texture(texture, uv[[c[i] for c in cut]]) for i in (0, 1))
-    assert (left - right).abs().max() < 0.02
+    assert (left - right).abs().max() < 0.03  # grain of the skin, and 8 bits; a seam of the light would be 0.1
 
 
 def test_nothing_is_left_black_between_the_islands(assets, truth):
     texture = as_float(make_texture(assets, assets.v_template, take_photo(assets, truth), SIZE).image)
-    assert texture.amax(-1).min() > 0.02
+    assert texture.amax(-1).min() > 0.01  # a pupil is about 0.02
 
 
 def test_hair_colour_reaches_the_back_of_the_head(assets):

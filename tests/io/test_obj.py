@@ -164,7 +164,7 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(InputError, match="cannot read"):
         read_obj(tmp_path)
     with pytest.raises(InputError, match=r"expected a file ending in \.obj or \.ply"):
-        read_mesh(tmp_path / "a.stl")
+        read_mesh(tmp_path / "a.fbx")
     assets = make_tiny_assets()
     with pytest.raises(InputError, match="cannot write"):
         write_obj(tmp_path / "none" / "head.obj", assets, assets.v_template, noise())
