@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import sys
 
 import pytest
@@ -31,6 +32,14 @@ def test_plain_progress_is_a_line_a_stage_and_never_goes_back(capsys: pytest.Cap
     assert [int(line[1:4]) for line in lines[1:]] == [10, 60, 60, 100]
 
 
+def drained(descriptor: int) -> str:
+    """All that lies in a terminal's buffer; one read returns only a part of it now and then."""
+    parts = []
+    while select.select([descriptor], [], [], 0.2)[0]:
+        parts.append(os.read(descriptor, 65536))
+    return b"".join(parts).decode()
+
+
 def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     controller, terminal = pty.openpty()
     monkeypatch.setenv("COLUMNS", "100")
@@ -40,7 +49,7 @@ def test_on_a_terminal_there_is_a_bar_with_the_time_left(monkeypatch: pytest.Mon
         with Progress("first") as progress:
             progress("painting", 0.5)
         stream.flush()
-        shown = os.read(controller, 65536).decode()
+        shown = drained(controller)
     os.close(controller)
     assert "first" in shown
     assert "painting" in shown
