@@ -54,6 +54,4 @@ class FitOptions:
 
     def for_posterior(self) -> FitOptions:
         """Of scaled options: the noise that the posterior counts with."""
-        return replace(
-            self, noise=self.noise.scaled(self.posterior_factor, 1.0), shape_trust=min(self.shape_trust, 1.0)
-        )
+        return replace(self, noise=self.noise.scaled(self.posterior_factor, 1.0))
