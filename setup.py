@@ -167,16 +167,31 @@ def cuda_build() -> Build | None:
     return Build(dict.fromkeys(CUDA_SOURCES, command), [nvcc, "-shared", "-cudart", "static"])
 
 
-def build_library(build: Build, target: Path, objects: Path) -> None:
-    """Compile every source (in parallel) and link them into `target`, replacing it in one step."""
+def is_current(built: Path, command: list[str]) -> bool:
+    """Whether an object is newer than every file that it was made of, and was made by this command."""
+    recipe, made_of = built.with_suffix(".cmd"), built.with_suffix(".d")
+    if not (built.exists() and recipe.exists() and made_of.exists()) or recipe.read_text() != shlex.join(command):
+        return False
+    rule = made_of.read_text().replace("\\\n", " ").partition(":")[2]
+    files = [Path(name) for name in rule.split()]
+    return all(f.exists() and f.stat().st_mtime < built.stat().st_mtime for f in files)
+
+
+def compile_source(command: list[str], built: Path, force: bool) -> None:
+    """Compile unless that was done already: an edit costs the sources that it touches, not the whole library."""
+    if not force and is_current(built, command):
+        return
+    run([*command, "-MMD", "-MF", str(built.with_suffix(".d")), "-o", str(built)])
+    built.with_suffix(".cmd").write_text(shlex.join(command))
+
+
+def build_library(build: Build, target: Path, objects: Path, force: bool) -> None:
+    """Compile what changed (in parallel) and link it into `target`, replacing it in one step."""
     objects.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    jobs = []
-    for source, command in build.compile.items():
-        built = objects / f"{source.name}.o"
-        jobs.append((built, [*command, "-c", str(source), "-o", str(built)]))
+    jobs = [(objects / f"{source.name}.o", [*command, "-c", str(source)]) for source, command in build.compile.items()]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        list(pool.map(run, [command for _, command in jobs]))
+        list(pool.map(lambda job: compile_source(job[1], job[0], force), jobs))
     partial = target.with_name(f"{target.name}.{os.getpid()}.tmp")
     run([*build.link, *[str(obj) for obj, _ in jobs], "-o", str(partial)])
     os.replace(partial, target)  # a process that has the old library loaded keeps it
@@ -200,7 +215,7 @@ class BuildNative(build_ext):
         try:
             build = cuda_build() if is_cuda else cpu_build()
             if build is not None:
-                build_library(build, target, Path(self.build_temp) / "cuda_ext")
+                build_library(build, target, Path(self.build_temp) / "cuda_ext", bool(self.force))
         except NativeBuildError as error:
             insisted = ["HEADRECON_REQUIRE_NATIVE", "HEADRECON_CUDA"] if is_cuda else ["HEADRECON_REQUIRE_NATIVE"]
             if any(os.environ.get(name) == "1" for name in insisted):

@@ -10,7 +10,7 @@
 #include "shade.h"
 #include "texture.h"
 
-#define HR_ABI_VERSION 3
+#define HR_ABI_VERSION 4
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */

@@ -18,45 +18,22 @@ from typing import Any
 import numpy as np
 
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
-from headrecon.ops._native_params import (
-    AntialiasParams,
-    InterpolateGradParams,
-    InterpolateParams,
-    PyramidParams,
-    RasterizeGradParams,
-    RasterizeParams,
-    ScreenSlopesParams,
-    ShadeParams,
-    TextureGradParams,
-    TextureParams,
-)
+from headrecon.ops._native_params import MESH_OPS, InterpolateParams, RasterizeParams, ShadeParams
 
-ABI_VERSION = 3  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 4  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
 #: HrIsa in hr_common.h: which instruction set runs. Everything but "auto" is for tests and benchmarks.
 ISA = {"auto": 0, "base": 1, "avx512": 2}
 
-#: Every op: hr_<name>_cpu in the CPU library, hr_<name>_cuda in the CUDA library, and the struct that both take.
-OPS: dict[str, type[Structure]] = {
-    "rasterize": RasterizeParams,
-    "rasterize_backward": RasterizeGradParams,
-    "interpolate": InterpolateParams,
-    "interpolate_backward": InterpolateGradParams,
-    "screen_slopes": ScreenSlopesParams,
-    "pyramid": PyramidParams,
-    "pyramid_backward": PyramidParams,
-    "texture": TextureParams,
-    "texture_backward": TextureGradParams,
-    "antialias": AntialiasParams,
-    "antialias_backward": AntialiasParams,
-    "shade": ShadeParams,
-}
+#: Every op, and the struct that it takes: one table for each family of ops.
+OPS: dict[str, type[Structure]] = {**MESH_OPS}
 #: A torch tensor, or a numpy array. Not both in one call.
 Array = Any
 
 _STATUS_INDEX, _STATUS_ARGUMENT, _STATUS_MEMORY = 1, 2, 3  # HrStatus
+_IMAGE_SIZES = "images up to 16384 pixels a side, 0 < near_z < far_z, at least one channel"
 
 
 def library_path() -> Path:
@@ -133,15 +110,21 @@ def _on_gpu(like: Array) -> bool:
     return not isinstance(like, np.ndarray) and like.is_cuda
 
 
-def _run(op: str, params: Structure, like: Array, num_vertices: int) -> None:
-    """Run an op where `like`, one of its inputs, lives. Raises for what it reports."""
+def _run(op: str, params: Structure, like: Array, indices: int | str, sizes: str = _IMAGE_SIZES) -> None:
+    """Run an op where `like`, one of its inputs, lives. Raises for what it reports.
+
+    indices: what its indices have to be, for the message when they are not; a number stands for a mesh's vertices.
+    sizes: which sizes it takes, for the same purpose.
+    """
     if _on_gpu(like):
         from headrecon.ops import _native_cuda
 
         status = _native_cuda.run(op, params, like)
     else:
         status = getattr(library(), f"hr_{op}_cpu")(byref(params))
-    _check(status, op, num_vertices)
+    if isinstance(indices, int):
+        indices = f"faces must index the {indices} vertices (0..{indices - 1}), found others"
+    _check(status, op, indices, sizes)
 
 
 def num_threads() -> int:
@@ -225,15 +208,13 @@ def shade(
     return image, alpha
 
 
-def _check(status: int, op: str, num_vertices: int) -> None:
+def _check(status: int, op: str, indices: str, sizes: str) -> None:
     if status == 0:
         return
     if status == _STATUS_INDEX:
-        raise ShapeError(f"{op}: faces must index the {num_vertices} vertices (0..{num_vertices - 1}), found others")
+        raise ShapeError(f"{op}: {indices}")
     if status == _STATUS_ARGUMENT:
-        raise ShapeError(
-            f"{op}: a size is out of range (images up to 16384 pixels a side, 0 < near_z < far_z, at least one channel)"
-        )
+        raise ShapeError(f"{op}: a size is out of range ({sizes})")
     if status == _STATUS_MEMORY:
-        raise HeadReconError(f"{op}: out of memory for scratch space; render fewer images at once or smaller ones")
+        raise HeadReconError(f"{op}: out of memory for scratch space; work on less at once")
     raise HeadReconError(f"{op}: the native library returned the unknown status {status}; rebuild it ({BUILD_COMMAND})")

@@ -8,9 +8,9 @@ from __future__ import annotations
 from ctypes import Structure, c_float, c_int32, c_int64, c_void_p
 
 
-def _layout(pointers: str, int64s: str, int32s: str) -> list[tuple[str, type]]:
-    """Fields of a struct that holds pointers, then 64-bit, then 32-bit integers."""
-    kinds = ((pointers, c_void_p), (int64s, c_int64), (int32s, c_int32))
+def layout(pointers: str, int64s: str, int32s: str, floats: str = "") -> list[tuple[str, type]]:
+    """Fields of a struct that holds pointers, then 64-bit, then 32-bit integers, then floats."""
+    kinds = ((pointers, c_void_p), (int64s, c_int64), (int32s, c_int32), (floats, c_float))
     return [(name, kind) for names, kind in kinds for name in names.split()]
 
 
@@ -58,7 +58,7 @@ class InterpolateParams(Structure):
 class RasterizeGradParams(Structure):
     """HrRasterizeGradParams in rasterize.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "points_hom faces face_index grad_barycentrics grad_depth grad_points",
         "batch num_vertices num_faces",
         "height width num_threads isa",
@@ -68,7 +68,7 @@ class RasterizeGradParams(Structure):
 class InterpolateGradParams(Structure):
     """HrInterpolateGradParams in interpolate.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "attributes faces face_index barycentrics grad_values grad_attributes grad_barycentrics",
         "batch attribute_batch num_vertices num_faces num_pixels",
         "channels num_threads",
@@ -78,7 +78,7 @@ class InterpolateGradParams(Structure):
 class ScreenSlopesParams(Structure):
     """HrScreenSlopesParams in interpolate.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "points_hom faces attributes attribute_faces face_index slopes",
         "batch num_vertices num_attributes num_faces",
         "height width channels num_threads",
@@ -88,13 +88,13 @@ class ScreenSlopesParams(Structure):
 class PyramidParams(Structure):
     """HrPyramidParams in texture.h, field by field."""
 
-    _fields_ = _layout("pyramid", "batch", "height width levels channels num_threads")
+    _fields_ = layout("pyramid", "batch", "height width levels channels num_threads")
 
 
 class TextureParams(Structure):
     """HrTextureParams in texture.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "pyramid uvs uv_slopes face_index values",
         "batch texture_batch num_pixels",
         "height width levels channels wrap num_threads",
@@ -104,7 +104,7 @@ class TextureParams(Structure):
 class TextureGradParams(Structure):
     """HrTextureGradParams in texture.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "pyramid uvs uv_slopes face_index grad_values grad_pyramid grad_uvs",
         "batch texture_batch num_pixels",
         "height width levels channels wrap num_threads",
@@ -114,7 +114,7 @@ class TextureGradParams(Structure):
 class AntialiasParams(Structure):
     """HrAntialiasParams in antialias.h, field by field."""
 
-    _fields_ = _layout(
+    _fields_ = layout(
         "image face_index depth_z points_hom faces neighbours grad_out out grad_points pixels outline rim",
         "batch num_vertices num_faces",
         "height width channels num_threads",
@@ -153,3 +153,20 @@ class ShadeParams(Structure):
         ("num_lights", c_int32),
         ("num_threads", c_int32),
     ]
+
+
+#: Every op on meshes: hr_<name>_cpu in the CPU library, hr_<name>_cuda in the CUDA library, and the struct of both.
+MESH_OPS: dict[str, type[Structure]] = {
+    "rasterize": RasterizeParams,
+    "rasterize_backward": RasterizeGradParams,
+    "interpolate": InterpolateParams,
+    "interpolate_backward": InterpolateGradParams,
+    "screen_slopes": ScreenSlopesParams,
+    "pyramid": PyramidParams,
+    "pyramid_backward": PyramidParams,
+    "texture": TextureParams,
+    "texture_backward": TextureGradParams,
+    "antialias": AntialiasParams,
+    "antialias_backward": AntialiasParams,
+    "shade": ShadeParams,
+}
