@@ -24,7 +24,7 @@ help:
 	@echo "make demo    set up, reconstruct a portrait, say where the report is"
 	@echo "make test    set up what is missing and run the tests (ARGS='-k camera' to choose)"
 	@echo "make check   lint, format, types, layers; the native library compiles, its CUDA part too where nvcc is"
-	@echo "make bench   time every stage and the whole command"
+	@echo "make bench   time every op and the whole command (ARGS='rasterize' to choose)"
 	@echo "make native  build the native library again"
 	@echo "make format  let ruff tidy the code"
 	@echo "make clean   remove what was built; make distclean removes $(VENV) too"
@@ -93,7 +93,8 @@ check: $(VENV)/.stamp-dev
 	@$(BIN)/python setup.py -q check_cuda
 
 bench: $(VENV)/.stamp-install
-	@$(BIN)/python benchmarks/run.py $(ARGS)
+	@$(BIN)/headrecon bench $(ARGS)
+	$(if $(ARGS),,@$(BIN)/headrecon bench command --preset draft --preset default --preset high)
 
 native:
 	@rm -f $(VENV)/.stamp-install

@@ -78,10 +78,11 @@ if "$PYTHON" -c "import pytest" 2>/dev/null; then
 else
   say "pytest is not installed: the comparison below stands in for the tests"
 fi
-step "comparison and times" 110 "$PYTHON" -m benchmarks.bench_cuda --json "$RESULTS/$device.json"
+step "comparison and times" 110 "$PYTHON" -m headrecon.cli bench --device cuda --seconds 0.4 \
+  --json "$RESULTS/$device.json"
 if command -v compute-sanitizer >/dev/null && [ $SECONDS -lt 350 ]; then
   step "memory accesses" 100 compute-sanitizer --tool memcheck --error-exitcode 9 \
-    "$PYTHON" -m benchmarks.bench_cuda --check-only --small
+    "$PYTHON" -m headrecon.cli bench --device cuda --check --small
 fi
 say "$([ $status -eq 0 ] && echo passed || echo FAILED); log and figures in $RESULTS (gpu_check.log, $device.json)"
 exit $status

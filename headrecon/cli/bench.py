@@ -1,67 +1,92 @@
-"""`headrecon bench`: the whole command and its stages, its peak memory, and how soon it says something."""
+"""`headrecon bench`: the ops on this machine beside peers and the committed baseline, or the whole command."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-ABOUT = "time the whole reconstruct command and its stages, and take its peak memory"
+ABOUT = "time the ops on this machine, or (`headrecon bench command`) the whole reconstruct command"
+_MORE = """Each op is timed beside the peers that are installed and the figures committed for this kind of machine.
+Run it on an idle machine. Exit code 1 when a GPU's results differ from the CPU's."""
 
 
 def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
-    parser = commands.add_parser("bench", help=ABOUT, description=f"{ABOUT}; kernels are timed by `make bench`")
-    parser.add_argument("photo", nargs="?", help="photo to use (default: the portrait inside scikit-image)")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each command (default: 3)")
+    parser = commands.add_parser("bench", help=ABOUT, description=f"{ABOUT}. {_MORE}")
+    parser.add_argument("op", nargs="*", help="parts of names, such as rasterize or 512²; `command`; default: every op")
+    parser.add_argument("--list", action="store_true", help="say what there is and stop")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to run (default: cpu)")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="spent on each figure (default: 1)")
+    parser.add_argument("--no-peers", action="store_true", help="time only our own ops")
+    parser.add_argument("--small", action="store_true", help="small inputs instead, quick enough for memory checkers")
+    parser.add_argument("--check", action="store_true", help="with --device cuda: compare with the CPU, time nothing")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file too; - prints nothing else")
     parser.add_argument(
-        "--preset", action="append", metavar="NAME", help="preset to time; may be repeated (default: default)"
+        "--update-baseline", action="store_true", help="commit to these figures: rewrites the baseline of this machine"
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    group = parser.add_argument_group("headrecon bench command", "the whole command, stages and peak memory")
+    group.add_argument("--photo", help="photo to use (default: the portrait inside scikit-image)")
+    group.add_argument("--repeat", type=int, default=3, metavar="N", help="runs of each command (default: 3)")
+    group.add_argument("--preset", action="append", metavar="NAME", help="may be repeated (default: default)")
     parser.set_defaults(run=run)
     return [parser]
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
-    import tempfile
-    from dataclasses import asdict
-    from pathlib import Path
+    if "command" in args.op:
+        from headrecon.cli.bench_command import run_command
 
-    from headrecon.batch import check_exists
+        return run_command(args)
+    return _run_ops(args)
+
+
+def _run_ops(args: argparse.Namespace) -> int:
+    from headrecon.benchmarks.catalogue import choose, load_cases
+    from headrecon.benchmarks.machine import baseline, baseline_path, merged, report, this_machine
+    from headrecon.benchmarks.measure import Plan, measure
+    from headrecon.cli.bench_table import lines, print_row
     from headrecon.cli.console import warn
-    from headrecon.cli.timing import sample_portrait, time_help, time_reconstruct
     from headrecon.errors import InputError
 
-    if args.repeat < 1:
-        raise InputError(f"--repeat must be at least 1, found {args.repeat}")
-    if args.photo:
-        check_exists(Path(args.photo))
-    with tempfile.TemporaryDirectory(prefix="headrecon-bench-") as scratch:
-        photo = Path(args.photo) if args.photo else sample_portrait(Path(scratch))
-        helps = time_help(args.repeat)
-        runs = {
-            preset: time_reconstruct(photo, Path(scratch), preset, args.repeat, warn)
-            for preset in args.preset or ["default"]
-        }
+    if args.check and args.device != "cuda":
+        raise InputError("--check compares a GPU with the CPU: add --device cuda")
+    if not args.seconds > 0:
+        raise InputError(f"--seconds must be positive, found {args.seconds}")
+    cases, missing = load_cases()
+    chosen = choose(cases, args.op, args.device, args.small)
+    for family in missing:
+        warn(f"{family}, which is not installed; its benchmarks are left out")
+    if args.list:
+        print("\n".join(f"{case.op}, {case.work}" for case in chosen))
+        return 0
+    quiet = args.json == "-"
+    rows = measure(chosen, Plan(args.device, args.seconds, not args.no_peers, args.check), _teller(quiet, print_row))
+    machine = this_machine(args.device)
+    measured, committed = report(machine, rows), baseline(machine)
+    if not quiet:
+        print("\n".join(lines(machine, rows, committed)))
     if args.json:
-        print(json.dumps({"help_s": helps, "reconstruct": {k: asdict(v) for k, v in runs.items()}}, indent=2))
-    else:
-        _print(helps, runs)
-    return 0
+        _write_json(args.json, measured)
+    if args.update_baseline:
+        _write_json(str(baseline_path(machine)), merged(committed, measured))
+        print(f"baseline updated: {baseline_path(machine)}; commit it with the reason")
+    return 0 if all(row.agrees for row in rows) else 1
 
 
-def _print(helps: dict[str, float], runs: dict[str, Any]) -> None:
-    from headrecon.cli.console import table
+def _teller(quiet: bool, tell: Any) -> Any:
+    return (lambda row: None) if quiet else tell
 
-    print(table([(name, f"{1000 * s:.0f} ms") for name, s in helps.items()], ("--help of", "best")))
-    for preset, timed in runs.items():
-        print(f"\nreconstruct, preset {preset}: {len(timed.wall_s)} runs, each a process of its own")
-        rows = [
-            ("whole command, median", f"{sorted(timed.wall_s)[len(timed.wall_s) // 2]:.2f} s"),
-            ("whole command, best", f"{min(timed.wall_s):.2f} s"),
-            ("whole command, first run", f"{timed.wall_s[0]:.2f} s"),
-            ("processor time, median", f"{sorted(timed.cpu_s)[len(timed.cpu_s) // 2]:.2f} s"),
-            ("first progress, slowest", f"{max(timed.first_progress_s):.2f} s"),
-            ("peak memory", f"{timed.peak_mib:.0f} MiB"),
-            *((f"stage: {name}", f"{1000 * seconds:.0f} ms") for name, seconds in timed.stages_s.items()),
-        ]
-        print(table(rows, ("what", "measured")))
+
+def _write_json(where: str, document: dict[str, Any]) -> None:
+    import json
+    from pathlib import Path
+
+    from headrecon.errors import InputError
+
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if where == "-":
+        print(text, end="")
+        return
+    try:
+        Path(where).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {where} ({error.strerror}); give a path that can be written") from error

@@ -18,8 +18,8 @@ class Bounds:
     """What may differ. The defaults are for float32 sums of some hundred terms in another order.
 
     relative_l1, relative_l2: norm of the difference over that of the expected. cosine: least cosine of the angle
-    between the two, as long vectors. rtol, atol: |difference| <= atol * (rms of the expected) + rtol * |expected| for every
-    element, but for the share `budget` of them: those are left out of the norms too.
+    between the two, as long vectors. rtol, atol: |difference| <= atol * (rms of the expected) + rtol * |expected| for
+    every element, but for the share `budget` of them: those are left out of the norms too.
     """
 
     relative_l1: float = 1e-4
