@@ -27,7 +27,8 @@ def lines(machine: Machine, rows: Sequence[Row], committed: dict[str, Any]) -> l
     timed = [row for row in rows if row.timing]
     on_gpu = any(row.cpu_ms is not None for row in rows)
     header = ["op", "work", "median ms", "best", *(["call", "CPU", "differs by"] if on_gpu else ["cores"])]
-    said.append(table([_cells(row, committed, on_gpu) for row in timed], [*header, "goal", "baseline", "peers"]))
+    if timed:
+        said.append(table([_cells(row, committed, on_gpu) for row in timed], [*header, "goal", "baseline", "peers"]))
     checked = [(r.op, r.work, f"{r.disagreement or 0:.2g}") for r in rows if not r.timing and not r.skipped]
     if checked:
         said.append(table(checked, ("op", "work", "differs by")))
