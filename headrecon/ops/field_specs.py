@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -65,8 +66,8 @@ class HashGridSpec:
         steps = np.log2(self.per_level_scale) * (self.levels - 1) + np.log2(self.base_resolution)
         if steps > math.log2(MAX_SCALE):
             raise ShapeError(
-                f"HashGridSpec: the finest level would have 2^{steps:.1f} cells a side, at most 2^24 can be told apart; "
-                "lower levels, base_resolution or per_level_scale"
+                f"HashGridSpec: the finest level would have 2^{steps:.1f} cells a side, at most 2^24 can be told "
+                "apart; lower levels, base_resolution or per_level_scale"
             )
 
     @cached_property
@@ -130,7 +131,7 @@ class MlpSpec:
     def layer_sizes(self) -> list[tuple[int, int]]:
         """(outputs, inputs) of every layer."""
         ends = [self.inputs, *[self.width] * self.hidden_layers, self.outputs]
-        return [(after, before) for before, after in zip(ends, ends[1:], strict=False)]
+        return [(after, before) for before, after in pairwise(ends)]
 
     @property
     def num_weights(self) -> int:
@@ -159,7 +160,7 @@ class MlpSpec:
         """
         padded = [-(-self.inputs // multiple) * multiple, *[self.width] * self.hidden_layers]
         padded.append(-(-self.outputs // multiple) * multiple)
-        sizes = [(after, before) for before, after in zip(padded, padded[1:], strict=False)]
+        sizes = [(after, before) for before, after in pairwise(padded)]
         expected = sum(rows * columns for rows, columns in sizes)
         if parameters.shape != (expected,):
             raise ShapeError(
