@@ -149,6 +149,33 @@ class Cameras:
 
 
 @dataclass(frozen=True)
+class Gaussians:
+    """N coloured 3D Gaussians, or batches *B of so many; torch tensors, or numpy arrays as files are written from them.
+
+    means in metres; quats_wxyz turn a Gaussian's axes into the world's, of any length; scales are standard deviations
+    along its axes, metres; opacities 0..1. Either colours: D values that look the same from everywhere, [*B,N,D], or
+    one set for every camera, [*B,C,N,D]; or sh: coefficients of K = 1, 4, 9 or 16 spherical harmonics of the
+    direction of view, as Gaussian-splat files hold them (colour = 1/2 + sum, in the order of `geometry.harmonics`).
+    """
+
+    means: Float[Array, "*B N 3"]
+    quats_wxyz: Float[Array, "*B N 4"]
+    scales: Float[Array, "*B N 3"]
+    opacities: Float[Array, "*B N"]
+    colours: Float[Array, "*A N D"] | None = None
+    sh: Float[Array, "*B N K 3"] | None = None
+
+    def __len__(self) -> int:
+        """How many there are (in each of the batches)."""
+        return self.means.shape[-2]
+
+    def to(self, *args: Any, **kwargs: Any) -> Gaussians:
+        """As `Tensor.to`, for every field."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Gaussians(**{name: None if t is None else t.to(*args, **kwargs) for name, t in found.items()})
+
+
+@dataclass(frozen=True)
 class LandmarkEmbedding:
     """Points on a mesh surface: each is a barycentric mix of three vertices.
 
