@@ -7,10 +7,12 @@
 #include "antialias.h"
 #include "interpolate.h"
 #include "rasterize.h"
+#include "ray_samples.h"
 #include "shade.h"
 #include "texture.h"
+#include "trigrid.h"
 
-#define HR_ABI_VERSION 4
+#define HR_ABI_VERSION 5
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -30,5 +32,15 @@ HR_API int32_t hr_texture_backward_cpu(const HrTextureGradParams* params);
 HR_API int32_t hr_antialias_cpu(const HrAntialiasParams* params);
 HR_API int32_t hr_antialias_backward_cpu(const HrAntialiasParams* params);
 HR_API int32_t hr_shade_cpu(const HrShadeParams* params);
+HR_API int32_t hr_trigrid_sample_cpu(const HrTrigridSampleParams* params);
+HR_API int32_t hr_trigrid_sample_backward_cpu(const HrTrigridSampleParams* params);
+HR_API int32_t hr_trigrid_decode_cpu(const HrTrigridDecodeParams* params);
+HR_API int32_t hr_trigrid_decode_backward_cpu(const HrTrigridDecodeParams* params);
+HR_API int32_t hr_trigrid_render_cpu(const HrTrigridRenderParams* params);
+HR_API int32_t hr_trigrid_render_backward_cpu(const HrTrigridRenderParams* params);
+HR_API int32_t hr_composite_cpu(const HrCompositeParams* params);
+HR_API int32_t hr_composite_backward_cpu(const HrCompositeParams* params);
+HR_API int32_t hr_importance_cpu(const HrImportanceParams* params);
+HR_API int32_t hr_march_cpu(const HrMarchParams* params);
 
 #endif

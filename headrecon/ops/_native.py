@@ -19,8 +19,9 @@ import numpy as np
 
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
 from headrecon.ops._native_params import MESH_OPS, InterpolateParams, RasterizeParams, ShadeParams
+from headrecon.ops._native_params_volume import VOLUME_OPS
 
-ABI_VERSION = 4  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 5  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
@@ -28,7 +29,7 @@ BUILD_COMMAND = "python setup.py build_ext --inplace"
 ISA = {"auto": 0, "base": 1, "avx512": 2}
 
 #: Every op, and the struct that it takes: one table for each family of ops.
-OPS: dict[str, type[Structure]] = {**MESH_OPS}
+OPS: dict[str, type[Structure]] = {**MESH_OPS, **VOLUME_OPS}
 #: A torch tensor, or a numpy array. Not both in one call.
 Array = Any
 
@@ -101,9 +102,10 @@ def describe() -> dict[str, Any]:
     return report
 
 
-def use_reference(like: Array) -> bool:
-    """Whether an op has to run its reference on this: on the CPU without the library. On a GPU nothing falls back."""
-    return not _on_gpu(like) and not available()
+def use_reference(like: Array, op: str = "") -> bool:
+    """Whether an op has to run its reference on this: on the CPU without the library (or, while an op is being built,
+    without its kernel there). On a GPU nothing falls back."""
+    return not _on_gpu(like) and (not available() or (bool(op) and op not in OPS))
 
 
 def _on_gpu(like: Array) -> bool:
