@@ -2,8 +2,8 @@
  *
  * Points are sorted into voxels a little wider than the radius, so that all neighbours of a query lie in 27 of them. Voxels
  * (x,y,z) go to bucket (hash(y,z) + x) mod M: three that are neighbours along x have buckets in a row, and a query reads 9
- * runs of points. Points of other voxels in the same bucket are too far away and fall out by their distance; only when two
- * of the 9 runs overlap would a point be met twice, and then its own (y,z) decides. */
+ * runs of points. Points of other voxels in the same bucket are too far away and fall out by their distance, or else belong
+ * to the result; only when two of the 9 runs overlap is a point met twice, and then it has the same key twice. */
 #ifndef HR_POINTS_H
 #define HR_POINTS_H
 
@@ -16,11 +16,10 @@
 #define HR_POINTS_VOXEL_MARGIN 1.00001   /* voxel side over radius: makes up for rounding in distances and coordinates */
 
 /* The index of a point set: int32 words [B, hr_points_workspace_words(N)]. Per set:
- *   order  [N]      original numbers of the points, bucket by bucket, rising within a bucket; points that are not finite
- *                   are left out, at the end stands -1 for them
+ *   order  [N]      original numbers of the points, bucket by bucket, rising within a bucket. Points that are not finite
+ *                   come last, after the last bucket, with the number -1 and coordinates 0
  *   sorted [3,N]    their coordinates (floats): all x, all y, all z
- *   begins [M+1]    first place of each bucket, and the number of points
- *   rows   [2,N]    voxel coordinates y and z of the points, in the same order */
+ *   begins [M+1]    first place of each bucket, and the number of finite points */
 typedef struct HrPointIndexParams {
   const float* points;    /* [B,N,3] */
   int32_t* workspace;     /* out, see above */
@@ -60,7 +59,6 @@ typedef struct HrBlendPointsParams {
   int32_t count;              /* K: 1 to HR_POINTS_MAX_NEIGHBOURS */
   float softening;            /* > 0, metres */
   int32_t num_threads;        /* threads to use, at least 1 */
-  int32_t isa;                /* HrIsa */
 } HrBlendPointsParams;
 
 /* Backward. Gradients that are not wanted have a null pointer. */
@@ -82,7 +80,6 @@ typedef struct HrBlendPointsGradParams {
   int32_t count;
   float softening;
   int32_t num_threads;
-  int32_t isa;
 } HrBlendPointsGradParams;
 
 /* M: a power of two, at least twice as many as points and at least 8 (the three buckets of a run are then distinct). */
@@ -92,7 +89,7 @@ HR_HD int64_t hr_points_buckets(int64_t num_points) {
   return buckets;
 }
 
-HR_HD int64_t hr_points_workspace_words(int64_t num_points) { return 6 * num_points + hr_points_buckets(num_points) + 1; }
+HR_HD int64_t hr_points_workspace_words(int64_t num_points) { return 4 * num_points + hr_points_buckets(num_points) + 1; }
 
 /* Voxels per metre. In double: floats would put points at 100 m and 1 mm radius into the wrong voxel. */
 HR_HD double hr_points_voxel_scale(float radius) { return 1.0 / ((double)radius * HR_POINTS_VOXEL_MARGIN); }

@@ -38,7 +38,9 @@ def query_points_reference(points: Tensor, queries: Tensor, radius: float, count
             found = near.gather(1, number)
             end = begin + len(asked)
             neighbours[b, begin:end, :kept] = torch.where(found, number, -1).int()
-            distances[b, begin:end, :kept] = torch.where(found, square.gather(1, number).sqrt(), torch.inf)
+            # By way of double, so that it is rounded correctly: torch's own is off by a last bit now and then.
+            distance = square.gather(1, number).double().sqrt().to(square.dtype)
+            distances[b, begin:end, :kept] = torch.where(found, distance, torch.inf)
     return neighbours, distances
 
 
