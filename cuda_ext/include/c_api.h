@@ -5,14 +5,17 @@
 #define HR_C_API_H
 
 #include "antialias.h"
+#include "hashgrid.h"
 #include "interpolate.h"
+#include "mlp.h"
+#include "points.h"
 #include "rasterize.h"
 #include "ray_samples.h"
 #include "shade.h"
 #include "texture.h"
 #include "trigrid.h"
 
-#define HR_ABI_VERSION 5
+#define HR_ABI_VERSION 6
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -42,5 +45,13 @@ HR_API int32_t hr_composite_cpu(const HrCompositeParams* params);
 HR_API int32_t hr_composite_backward_cpu(const HrCompositeParams* params);
 HR_API int32_t hr_importance_cpu(const HrImportanceParams* params);
 HR_API int32_t hr_march_cpu(const HrMarchParams* params);
+HR_API int32_t hr_hashgrid_cpu(const HrHashgridParams* params);
+HR_API int32_t hr_hashgrid_backward_cpu(const HrHashgridGradParams* params);
+HR_API int32_t hr_mlp_cpu(const HrMlpParams* params);
+HR_API int32_t hr_mlp_backward_cpu(const HrMlpGradParams* params);
+HR_API int32_t hr_point_index_cpu(const HrPointIndexParams* params);
+HR_API int32_t hr_query_points_cpu(const HrQueryPointsParams* params);
+HR_API int32_t hr_blend_points_cpu(const HrBlendPointsParams* params);
+HR_API int32_t hr_blend_points_backward_cpu(const HrBlendPointsGradParams* params);
 
 #endif
