@@ -6,14 +6,16 @@
 
 namespace hr {
 
-// Padding at the end of each row: a triangle cut by the right border goes on being "inside" in the lanes beyond it.
+// Rows of a band are padded to this many pixels: vectors start at multiples of their length, so that what one triangle has
+// written is still at hand when the next one reads it, and no vector crosses a line of the cache. A triangle cut by the
+// right border goes on being "inside" in the padding.
 constexpr int kMaxLanes = 16;
 
 // A triangle clipped to the view, oriented so that inside is positive, in snapped pixel space.
 struct Triangle {
   int32_t edge[3];     // edge functions at the centre of (x0, y0), minus 1 where an exact tie counts as outside
-  int32_t step_x[3];   // their change per pixel to the right
-  int32_t step_y[3];   // and per pixel down
+  int32_t step_x[2];   // the first two's change per pixel to the right; the three add up to zero
+  int32_t step_y[2];   // and per pixel down
   float inv_z;         // 1/z at the centre of (x0, y0); it is linear in the image
   float inv_z_dx, inv_z_dy;
   float inv_z_min, inv_z_max;  // its range over the corners: slivers extrapolate wildly without it
@@ -21,6 +23,7 @@ struct Triangle {
   int32_t face;
   int32_t large;       // index into the large triangles, or -1 when the fields above suffice
 };
+static_assert(sizeof(Triangle) == 64, "one line of the cache");
 
 // The same in 64 bits, for triangles with a box over kSmallSide.
 using LargeTriangle = TrianglePlanes;

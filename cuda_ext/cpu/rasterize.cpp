@@ -49,11 +49,11 @@ void add_triangle(const HrRasterizeParams& p, const SnappedPoint& a, const Snapp
   TriangleBox box;
   LargeTriangle g;
   if (!set_up_triangle(p, a, b, c, box, g)) return;
-  Triangle t;
-  for (int i = 0; i < 3 && box.small; ++i) {
-    t.edge[i] = static_cast<int32_t>(g.edge[i]);
-    t.step_x[i] = static_cast<int32_t>(g.step_x[i]);
-    t.step_y[i] = static_cast<int32_t>(g.step_y[i]);
+  Triangle& t = chunk.triangles.emplace_back();  // in place: copying what was just written stalls
+  if (box.small) {
+    for (int i = 0; i < 3; ++i) t.edge[i] = static_cast<int32_t>(g.edge[i]);
+    for (int i = 0; i < 2; ++i) t.step_x[i] = static_cast<int32_t>(g.step_x[i]);
+    for (int i = 0; i < 2; ++i) t.step_y[i] = static_cast<int32_t>(g.step_y[i]);
   }
   t.inv_z = static_cast<float>(g.inv_z);
   t.inv_z_dx = static_cast<float>(g.inv_z_dx);
@@ -67,7 +67,6 @@ void add_triangle(const HrRasterizeParams& p, const SnappedPoint& a, const Snapp
   t.face = face;
   t.large = box.small ? -1 : static_cast<int32_t>(chunk.large.size());
   if (!box.small) chunk.large.push_back(g);
-  chunk.triangles.push_back(t);
 }
 
 // A face that leaves the view: cut it, then add what is left as a fan.
@@ -132,6 +131,13 @@ void set_up_chunk(const HrRasterizeParams& p, int64_t image, int64_t first_face,
   bin_chunk(chunk, bands);
 }
 
+// The first element at a multiple of a vector's bytes.
+template <class T>
+T* aligned(T* data) {
+  constexpr uintptr_t bytes = kMaxLanes * sizeof(T);
+  return reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(data) + bytes - 1) / bytes * bytes);
+}
+
 void draw_band(const HrRasterizeParams& p, const RowStage& stage, int64_t image, int band_index, const Chunk* chunks,
                int64_t num_chunks) {
   thread_local std::vector<float> inv_z;
@@ -139,12 +145,12 @@ void draw_band(const HrRasterizeParams& p, const RowStage& stage, int64_t image,
   Band band;
   band.y0 = band_index * kBandRows;
   band.y1 = std::min(band.y0 + kBandRows, p.height);
-  band.stride = p.width + kMaxLanes;
+  band.stride = (p.width + kMaxLanes - 1) / kMaxLanes * kMaxLanes;
   const size_t size = static_cast<size_t>(band.y1 - band.y0) * band.stride;
-  inv_z.assign(size, 0.0f);
-  face.assign(size, -1);
-  band.inv_z = inv_z.data();
-  band.face = face.data();
+  inv_z.assign(size + kMaxLanes, 0.0f);
+  face.assign(size + 2 * kMaxLanes, -1);
+  band.inv_z = aligned(inv_z.data());
+  band.face = aligned(face.data() + 1);  // the pixel before the first can be read
   for (int64_t c = 0; c < num_chunks; ++c) {
     const Chunk& chunk = chunks[c];
     const uint32_t begin = chunk.band_begin[band_index], end = chunk.band_begin[band_index + 1];

@@ -100,8 +100,18 @@ HR_HD int clip_triangle(const HomPoint* corners, float near_z, float far_z, HomP
   return count >= 3 ? count : 0;
 }
 
-HR_HD int32_t min3(int32_t a, int32_t b, int32_t c) { return a < b ? (a < c ? a : c) : (b < c ? b : c); }
-HR_HD int32_t max3(int32_t a, int32_t b, int32_t c) { return a > b ? (a > c ? a : c) : (b > c ? b : c); }
+/* Of numbers: what compares NaN, as fminf has to, is a function call on a CPU. */
+template <class T>
+HR_HD T min3(T a, T b, T c) {
+  const T least = a < b ? a : b;
+  return least < c ? least : c;
+}
+
+template <class T>
+HR_HD T max3(T a, T b, T c) {
+  const T most = a > b ? a : b;
+  return most > c ? most : c;
+}
 
 /* 1/z over the image as a plane: its value at (px, py) and its slopes. */
 HR_HD void set_depth_plane(const SnappedPoint& a, const SnappedPoint& b, const SnappedPoint& c, double px, double py,
@@ -133,7 +143,7 @@ HR_HD bool set_up_triangle(const HrRasterizeParams& p, const SnappedPoint& a, co
   if (signed_area == 0) return false;
   /* y is down: outward faces (counter-clockwise to the eye) are negative. */
   if (signed_area > 0 && p.cull_backfaces) return false;
-  const SnappedPoint b = signed_area < 0 ? third : second, c = signed_area < 0 ? second : third;
+  const SnappedPoint &b = signed_area < 0 ? third : second, &c = signed_area < 0 ? second : third;
   const int32_t left = min3(a.x, b.x, c.x), right = max3(a.x, b.x, c.x);
   const int32_t top = min3(a.y, b.y, c.y), bottom = max3(a.y, b.y, c.y);
   const int32_t x0 = hr_first_pixel(left), x1 = hr_end_pixel(right), y0 = hr_first_pixel(top), y1 = hr_end_pixel(bottom);
@@ -143,8 +153,8 @@ HR_HD bool set_up_triangle(const HrRasterizeParams& p, const SnappedPoint& a, co
   box.y1 = y1 > p.height ? p.height : y1;
   if (box.x0 >= box.x1 || box.y0 >= box.y1) return false;
   box.small = right - left <= kSmallSide * HR_SUBPIXELS && bottom - top <= kSmallSide * HR_SUBPIXELS;
-  box.inv_z_min = fminf(a.inv_z, fminf(b.inv_z, c.inv_z));
-  box.inv_z_max = fmaxf(a.inv_z, fmaxf(b.inv_z, c.inv_z));
+  box.inv_z_min = min3(a.inv_z, b.inv_z, c.inv_z);
+  box.inv_z_max = max3(a.inv_z, b.inv_z, c.inv_z);
 
   const int32_t px = box.x0 * HR_SUBPIXELS + HR_SUBPIXELS / 2, py = box.y0 * HR_SUBPIXELS + HR_SUBPIXELS / 2;
   set_edge(b, c, px, py, g.edge[0], g.step_x[0], g.step_y[0]);
