@@ -174,8 +174,9 @@ void add_to_positions(const HashgridLevel& level, const float* grad, float* cons
       float moved[D];
       differences(value, at, i, moved);
       for (int d = 0; d < D; ++d) {
-        const float slope = hr_hashgrid_slope(level.xyz[d][first + i], level.scale, level.smoothstep);
-        grad_xyz[d][first + i] = fmaf(slope, moved[d], grad_xyz[d][first + i]);
+        const float x = level.xyz[d][first + i], slope = hr_hashgrid_slope(x, level.scale, level.smoothstep);
+        const float sum = fmaf(slope, moved[d], grad_xyz[d][first + i]);
+        grad_xyz[d][first + i] = hr_hashgrid_inside(x) ? sum : 0.0f;
       }
     }
   }

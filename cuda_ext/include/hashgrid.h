@@ -80,12 +80,15 @@ HR_HD HrHashgridCell hr_hashgrid_cell(float x, float scale, int smoothstep) {
   return cell;
 }
 
-/* How the upper weight grows with the coordinate: 0 where it was moved to the border. */
+/* Whether a coordinate counts as it is: if not, its gradient is 0, even where the table holds what is not finite. */
+HR_HD int hr_hashgrid_inside(float x) { return x >= 0.0f && x <= 1.0f; }
+
+/* How the upper weight grows with the coordinate, of one that is inside. */
 HR_HD float hr_hashgrid_slope(float x, float scale, int smoothstep) {
   const float at = fmaf(scale, hr_hashgrid_unit(x), 0.5f);
   const float f = at - (float)(int32_t)at;
   const float slope = smoothstep ? 6.0f * f * (1.0f - f) : 1.0f;
-  return x >= 0.0f && x <= 1.0f ? slope * scale : 0.0f;
+  return slope * scale;
 }
 
 /* Entry of a corner within a dense level. Corners one beyond the last run over into the next row; the very last ones

@@ -13,6 +13,7 @@
 
 #define HR_POINTS_MAX_NEIGHBOURS 32
 #define HR_POINTS_MAX_VOXEL 1073741824.0 /* 2^30: voxel coordinates are cut to this, which keeps neighbours neighbours */
+#define HR_POINTS_LEAST_SIDE 1e-18
 #define HR_POINTS_VOXEL_MARGIN 1.00001   /* voxel side over radius: makes up for rounding in distances and coordinates */
 
 /* The index of a point set: int32 words [B, hr_points_workspace_words(N)]. Per set:
@@ -91,8 +92,12 @@ HR_HD int64_t hr_points_buckets(int64_t num_points) {
 
 HR_HD int64_t hr_points_workspace_words(int64_t num_points) { return 4 * num_points + hr_points_buckets(num_points) + 1; }
 
-/* Voxels per metre. In double: floats would put points at 100 m and 1 mm radius into the wrong voxel. */
-HR_HD double hr_points_voxel_scale(float radius) { return 1.0 / ((double)radius * HR_POINTS_VOXEL_MARGIN); }
+/* Voxels per metre. In double: floats would put points at 100 m and 1 mm radius into the wrong voxel. Squares of distances
+ * below the least side underflow, so that points count as near that are farther away than a tinier radius. */
+HR_HD double hr_points_voxel_scale(float radius) {
+  const double side = (double)radius > HR_POINTS_LEAST_SIDE ? (double)radius : HR_POINTS_LEAST_SIDE;
+  return 1.0 / (side * HR_POINTS_VOXEL_MARGIN);
+}
 
 HR_HD int32_t hr_points_voxel(float x, double scale) {
   const double at = floor((double)x * scale);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,7 +69,7 @@ def hashgrid_backward(
     return grad_table, grad_positions
 
 
-def _network(spec: MlpSpec, samples: int, allow_half: bool, isa: str) -> tuple[float, ...]:
+def _network(spec: MlpSpec, samples: int, allow_half: bool, isa: str) -> tuple[Any, ...]:
     kinds = ACTIVATIONS.index(spec.activation), ACTIVATIONS.index(spec.output_activation)
     sizes = samples, spec.inputs, spec.outputs, spec.width, spec.hidden_layers
     return (*sizes, *kinds, spec.softplus_beta, int(allow_half), num_threads(), ISA[isa])
@@ -106,7 +107,7 @@ def mlp_backward(
     return found
 
 
-def point_workspace_words(num_points: int) -> int:
+def point_workspace_words(num_points: Any) -> Any:
     """hr_points_workspace_words in points.h. By doubling, since torch may trace it with a symbol for the number."""
     buckets = 8
     while buckets < 2 * num_points:
@@ -140,7 +141,7 @@ def query_points(
     return neighbours, distances
 
 
-def _blend(inputs: tuple[Tensor, Tensor, Tensor, Tensor], softening: float) -> tuple[float, ...]:
+def _blend(inputs: tuple[Tensor, Tensor, Tensor, Tensor], softening: float) -> tuple[Any, ...]:
     points, features, queries, neighbours = inputs
     sizes = len(points), len(features), points.shape[1], queries.shape[1], features.shape[2], neighbours.shape[2]
     return (*sizes, softening, num_threads())

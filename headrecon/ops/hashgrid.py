@@ -78,26 +78,25 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     positions, table = ctx.saved_tensors
-    needs = ctx.needs_input_grad[:2]
-    found = _backward(positions, table, *ctx.layout, grad, needs[1], needs[0])
-    grad_table, grad_positions = (g if need else None for g, need in zip(found, (needs[1], needs[0]), strict=True))
+    needs = ctx.needs_input_grad[1], ctx.needs_input_grad[0]
+    if _native.use_reference(table):
+        spec = _spec(positions.shape[1], table.shape[1], ctx.layout)
+
+        def twin(table: Tensor, positions: Tensor) -> Tensor:
+            return encode_hashgrid_reference(positions, table, spec)
+
+        found = gradients_of(twin, (table, positions), needs, (grad,))
+    else:
+        found = _backward(positions, table, *ctx.layout, grad, *needs)
+    grad_table, grad_positions = (g if need else None for g, need in zip(found, needs, strict=True))
     return (grad_positions, grad_table, *[None] * len(ctx.layout))
 
 
 def _backward_kernel(positions: Tensor, table: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
     *layout, grad, need_table, need_positions = arguments
     spec = _spec(positions.shape[1], table.shape[1], tuple(layout))
-    if _native.use_reference(table):
-        found = gradients_of(
-            lambda t, x: encode_hashgrid_reference(x, t, spec),
-            (table, positions),
-            (need_table, need_positions),
-            (grad,),
-        )
-    else:
-        inputs = (positions.contiguous(), table.contiguous())
-        needs = (need_table, need_positions)
-        found = _native_calls_fields.hashgrid_backward(inputs, spec, grad.contiguous(), needs)
+    inputs, needs = (positions.contiguous(), table.contiguous()), (need_table, need_positions)
+    found = _native_calls_fields.hashgrid_backward(inputs, spec, grad.contiguous(), needs)
     grad_table, grad_positions = (table.new_empty(0) if g is None else g for g in found)
     return grad_table, grad_positions
 

@@ -78,8 +78,17 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _grad(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    inputs, weights, biases = ctx.saved_tensors
     needs = ctx.needs_input_grad[:3]
-    found = _backward(*ctx.saved_tensors, *ctx.layout, grad, *needs)
+    if _native.use_reference(inputs):
+        spec, present = _spec(inputs.shape[1], ctx.layout[:-1]), [t for t in (inputs, weights, biases) if t is not None]
+
+        def twin(inputs: Tensor, weights: Tensor, biases: Tensor | None = None) -> Tensor:
+            return fused_mlp_reference(inputs, weights, biases, spec)
+
+        found = [*gradients_of(twin, present, needs[: len(present)], (grad,)), None][:3]
+    else:
+        found = _backward(inputs, weights, biases, *ctx.layout, grad, *needs)
     return (*(g if need else None for g, need in zip(found, needs, strict=True)), *[None] * len(ctx.layout))
 
 
@@ -88,15 +97,8 @@ def _backward_kernel(
 ) -> tuple[Tensor, Tensor, Tensor]:
     *layout, allow_half, grad, need_inputs, need_weights, need_biases = arguments
     spec, needs = _spec(inputs.shape[1], tuple(layout)), (need_inputs, need_weights, need_biases)
-    if _native.use_reference(inputs):
-        present = [t for t in (inputs, weights, biases) if t is not None]
-        found = gradients_of(
-            lambda x, w, b=None: fused_mlp_reference(x, w, b, spec), present, needs[: len(present)], (grad,)
-        )
-        found = [*found, None][:3]
-    else:
-        held = _contiguous(inputs, weights, biases)
-        found = _native_calls_fields.mlp_backward(held, spec, grad.contiguous(), needs, allow_half)
+    held = _contiguous(inputs, weights, biases)
+    found = _native_calls_fields.mlp_backward(held, spec, grad.contiguous(), needs, allow_half)
     grad_inputs, grad_weights, grad_biases = (inputs.new_empty(0) if g is None else g for g in found)
     return grad_inputs, grad_weights, grad_biases
 

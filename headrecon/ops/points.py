@@ -18,7 +18,7 @@ from headrecon.errors import ShapeError
 from headrecon.ops import _native, _native_calls_fields
 from headrecon.ops._register import register_op
 from headrecon.ops.reference.gradients import gradients_of
-from headrecon.ops.reference.points import blend_points_reference, check_neighbours, query_points_reference
+from headrecon.ops.reference.points import blend_points_reference, query_points_reference
 
 #: HR_POINTS_MAX_NEIGHBOURS in points.h.
 MAX_NEIGHBOURS = 32
@@ -174,8 +174,16 @@ def _blend_setup(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _blend_grad(ctx: Any, grad_blended: Tensor, grad_offsets: Tensor) -> tuple[Tensor | None, ...]:
-    needs = ctx.needs_input_grad[:3]
-    found = _blend_backward(*ctx.saved_tensors, ctx.softening, grad_blended, grad_offsets, *needs)
+    points, features, queries, neighbours = ctx.saved_tensors
+    needs, grads = ctx.needs_input_grad[:3], (grad_blended, grad_offsets)
+    if _native.use_reference(points):
+
+        def twin(points: Tensor, features: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+            return blend_points_reference(points, features, queries, neighbours, ctx.softening)
+
+        found = gradients_of(twin, (points, features, queries), needs, grads)
+    else:
+        found = _blend_backward(points, features, queries, neighbours, ctx.softening, *grads, *needs)
     return (*(g if need else None for g, need in zip(found, needs, strict=True)), None, None)
 
 
@@ -192,17 +200,8 @@ def _blend_backward_kernel(  # noqa: PLR0913 - an operator's schema is flat
     need_queries: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     needs, grads = (need_points, need_features, need_queries), (grad_blended.contiguous(), grad_offsets.contiguous())
-    if _native.use_reference(points):
-        check_neighbours(neighbours, points.shape[1])
-        found = gradients_of(
-            lambda p, f, q: blend_points_reference(p, f, q, neighbours, softening),
-            (points, features, queries),
-            needs,
-            grads,
-        )
-    else:
-        inputs = (points.contiguous(), features.contiguous(), queries.contiguous(), neighbours.contiguous())
-        found = _native_calls_fields.blend_points_backward(inputs, softening, grads, needs)
+    inputs = (points.contiguous(), features.contiguous(), queries.contiguous(), neighbours.contiguous())
+    found = _native_calls_fields.blend_points_backward(inputs, softening, grads, needs)
     grad_points, grad_features, grad_queries = (points.new_empty(0) if g is None else g for g in found)
     return grad_points, grad_features, grad_queries
 

@@ -22,8 +22,8 @@ def fused_mlp_reference(inputs: Tensor, weights: Tensor, biases: Tensor | None, 
 def _activate(z: Tensor, kind: Activation, beta: float) -> Tensor:
     if kind == "relu":
         return torch.relu(z)
-    if kind == "softplus":  # torch's own switches to a straight line at its threshold
-        return torch.nn.functional.softplus(z, beta, threshold=1e30)
+    if kind == "softplus":  # torch's own switches to a straight line at a threshold, or overflows without one
+        return torch.logaddexp(beta * z, torch.zeros_like(z)) / beta
     if kind == "sigmoid":
         return torch.sigmoid(z)
     return torch.exp(z) if kind == "exp" else z
