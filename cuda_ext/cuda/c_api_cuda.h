@@ -8,6 +8,7 @@
 #define HR_C_API_CUDA_H
 
 #include "c_api.h"
+#include "splat.h"
 
 typedef struct HrCudaLaunch {
   void* stream;             /* cudaStream_t; null is the default stream */
@@ -41,5 +42,18 @@ HR_DECLARE_CUDA_OP(texture_backward, HrTextureGradParams);
 HR_DECLARE_CUDA_OP(antialias, HrAntialiasParams);
 HR_DECLARE_CUDA_OP(antialias_backward, HrAntialiasParams);
 HR_DECLARE_CUDA_OP(shade, HrShadeParams);
+HR_DECLARE_CUDA_OP(splat_project, HrSplatProjectParams);
+HR_DECLARE_CUDA_OP(splat_project_backward, HrSplatProjectGradParams);
+HR_DECLARE_CUDA_OP(splat_tiles, HrSplatTilesParams);
+HR_DECLARE_CUDA_OP(splat_composite, HrSplatCompositeParams);
+HR_DECLARE_CUDA_OP(splat_composite_backward, HrSplatCompositeGradParams);
+HR_DECLARE_CUDA_OP(composite, HrCompositeParams);
+HR_DECLARE_CUDA_OP(composite_backward, HrCompositeParams);
+HR_DECLARE_CUDA_OP(importance, HrImportanceParams);
+HR_DECLARE_CUDA_OP(march, HrMarchParams);
+HR_DECLARE_CUDA_OP(mlp, HrMlpParams);
+HR_DECLARE_CUDA_OP(mlp_backward, HrMlpGradParams);
+HR_DECLARE_CUDA_OP(hashgrid, HrHashgridParams);
+HR_DECLARE_CUDA_OP(hashgrid_backward, HrHashgridGradParams);
 
 #endif

@@ -64,11 +64,24 @@ inline void fill_bytes(const HrCudaLaunch& launch, void* data, int value, int64_
 }
 
 #if !defined(HR_EMULATE)
+// shared_bytes: of dynamic_shared(), at most 48 KiB together with what the kernel declares.
 template <class... Parameters, class... Arguments>
-void launch_blocks(const HrCudaLaunch& launch, dim3 blocks, void (*kernel)(Parameters...), Arguments... arguments) {
-  kernel<<<blocks, kThreads, 0, stream_of(launch)>>>(arguments...);
+void launch_sized(const HrCudaLaunch& launch, dim3 blocks, unsigned threads, size_t shared_bytes,
+                  void (*kernel)(Parameters...), Arguments... arguments) {
+  kernel<<<blocks, threads, shared_bytes, stream_of(launch)>>>(arguments...);
+}
+
+// Shared memory whose size the launch chose.
+__device__ __forceinline__ unsigned char* dynamic_shared() {
+  extern __shared__ __align__(16) unsigned char hr_dynamic_shared[];
+  return hr_dynamic_shared;
 }
 #endif
+
+template <class... Parameters, class... Arguments>
+void launch_blocks(const HrCudaLaunch& launch, dim3 blocks, void (*kernel)(Parameters...), Arguments... arguments) {
+  launch_sized(launch, blocks, kThreads, 0, kernel, arguments...);
+}
 
 // One thread per item of every image: see `items_of_this_thread`. Launches nothing when there is nothing to do.
 template <class... Parameters, class... Arguments>

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <math.h>
+#include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,6 +24,9 @@
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __restrict__
+#define __align__(bytes) __attribute__((aligned(bytes)))
+// Blocks run one after another, so one copy serves all. The section lets run_block fill it with rubbish before each.
+#define __shared__ static __attribute__((section("hr_shared"), used))
 
 typedef void* cudaStream_t;
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidConfiguration = 9, cudaErrorInvalidDevice = 101 };
@@ -42,37 +46,66 @@ inline dim3 block_index, grid_size, block_size;
 inline cudaError_t pending_error = cudaSuccess;
 inline unsigned launches = 0;
 
-struct Fibre {
+// Where a fibre was left. A context starts it; swapcontext also saves the mask of signals, which takes two calls of the
+// operating system, so that later switches are jumps, a tenth of the time. The address sanitizer understands contexts only.
+struct Place {
   ucontext_t context;
+  jmp_buf at;
+};
+
+struct Fibre {
+  Place place;
   unsigned thread = 0;
-  bool ended = false;
+  bool started = false, ended = false;
   std::unique_ptr<char[]> stack;
 };
+
+inline void switch_places(Place& from, Place& to, bool fresh) {
+#if defined(__SANITIZE_ADDRESS__)
+  (void)fresh;
+  swapcontext(&from.context, &to.context);
+#else
+  if (_setjmp(from.at) != 0) return;
+  if (fresh) setcontext(&to.context);
+  _longjmp(to.at, 1);
+#endif
+}
 
 // One collective of one warp, or of the whole block: who has arrived, and with what.
 struct Meeting {
   unsigned members = 0, arrived = 0, left = 0;
   uint64_t generation = 0;
   uint64_t posted[kLanes] = {}, agreed[kLanes] = {};
+  int counting = 0, counted = 0;
 };
 
 struct Block {
-  ucontext_t scheduler;
+  Place scheduler;
   std::vector<Fibre> fibres;
   std::vector<Meeting> warps;
   Meeting everyone;
   Fibre* running = nullptr;
   const std::function<void()>* body = nullptr;
+  std::vector<uint64_t> dynamic_shared;  // that the launch asked for
 };
 
 inline Block block;
+
+// Both ends of what __shared__ put into the section; null in a library without any.
+extern "C" __attribute__((weak, visibility("hidden"))) char __start_hr_shared[], __stop_hr_shared[];
+
+// Shared memory starts undefined: as NaN, and as an index that is out of range.
+inline void spoil_shared_memory(size_t dynamic_bytes) {
+  if (__start_hr_shared) memset(__start_hr_shared, 0xff, static_cast<size_t>(__stop_hr_shared - __start_hr_shared));
+  block.dynamic_shared.assign((dynamic_bytes + 7) / 8, ~uint64_t{0});
+}
 
 [[noreturn]] inline void stop(const char* why) {
   fprintf(stderr, "CUDA emulation: %s\n", why);
   abort();
 }
 
-inline void give_way() { swapcontext(&block.running->context, &block.scheduler); }
+inline void give_way() { switch_places(block.running->place, block.scheduler, false); }
 
 // Post a value and wait for the others; the values of all are then in `agreed`.
 inline const uint64_t* meet(Meeting& meeting, unsigned seat, uint64_t value) {
@@ -80,6 +113,8 @@ inline const uint64_t* meet(Meeting& meeting, unsigned seat, uint64_t value) {
   const uint64_t mine = meeting.generation;
   if (++meeting.arrived == meeting.members) {
     memcpy(meeting.agreed, meeting.posted, sizeof(meeting.posted));
+    meeting.counted = meeting.counting;
+    meeting.counting = 0;
     meeting.arrived = 0;
     ++meeting.generation;
     return meeting.agreed;
@@ -119,27 +154,32 @@ inline void run_block(const std::function<void()>& body, unsigned threads, unsig
   for (unsigned i = 0; i < threads; ++i) {
     Fibre& fibre = block.fibres[i];
     fibre.thread = i;
-    fibre.ended = false;
+    fibre.started = fibre.ended = false;
     if (!fibre.stack) fibre.stack.reset(new char[kStackBytes]);
-    getcontext(&fibre.context);
-    fibre.context.uc_stack.ss_sp = fibre.stack.get();
-    fibre.context.uc_stack.ss_size = kStackBytes;
-    fibre.context.uc_link = nullptr;
-    makecontext(&fibre.context, run_fibre, 0);
+    ucontext_t& context = fibre.place.context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = fibre.stack.get();
+    context.uc_stack.ss_size = kStackBytes;
+    context.uc_link = nullptr;
+    makecontext(&context, run_fibre, 0);
   }
   for (unsigned ended = 0; ended < threads;) {
     for (unsigned i = 0; i < threads; ++i) {
       Fibre& fibre = block.fibres[turn % 2 ? threads - 1 - i : i];
       if (fibre.ended) continue;
       block.running = &fibre;
-      swapcontext(&block.scheduler, &fibre.context);
-      ended += fibre.ended;
+      const bool fresh = !fibre.started;
+      fibre.started = true;
+      switch_places(block.scheduler, fibre.place, fresh);
+      ended += block.running->ended;
     }
   }
 }
 
-inline void run_grid(dim3 blocks, unsigned threads, const std::function<void()>& body) {
-  if (blocks.x == 0 || blocks.y == 0 || blocks.y > 65535 || blocks.x > 0x7fffffffu) {
+inline void run_grid(dim3 blocks, unsigned threads, size_t shared_bytes, const std::function<void()>& body) {
+  const bool sane = blocks.x > 0 && blocks.y > 0 && blocks.y <= 65535 && blocks.x <= 0x7fffffffu && threads > 0 &&
+                    threads <= 1024 && shared_bytes <= (48u << 10);
+  if (!sane) {
     pending_error = cudaErrorInvalidConfiguration;
     return;
   }
@@ -152,6 +192,7 @@ inline void run_grid(dim3 blocks, unsigned threads, const std::function<void()>&
     const uint64_t half = (count + 1) / 2, alternating = i < half ? 2 * i : 2 * (i - half) + 1;
     const uint64_t at = turn % 3 == 0 ? i : (turn % 3 == 1 ? count - 1 - i : alternating);
     block_index = dim3(static_cast<unsigned>(at % blocks.x), static_cast<unsigned>(at / blocks.x));
+    spoil_shared_memory(shared_bytes);
     run_block(body, threads, turn);
   }
 }
@@ -166,6 +207,16 @@ inline void run_grid(dim3 blocks, unsigned threads, const std::function<void()>&
 inline void __syncthreads() {
   hr_emulation::meet(hr_emulation::block.everyone, 0, 0);
 }
+inline void __syncwarp(unsigned mask = 0xffffffffu) { hr_emulation::meet_warp(mask, 0); }
+inline void __threadfence() {}
+inline int __syncthreads_count(int predicate) {
+  hr_emulation::Meeting& everyone = hr_emulation::block.everyone;
+  everyone.counting += predicate ? 1 : 0;
+  hr_emulation::meet(everyone, 0, 0);
+  return everyone.counted;
+}
+inline int __syncthreads_or(int predicate) { return __syncthreads_count(predicate) > 0; }
+inline int __syncthreads_and(int predicate) { return __syncthreads_count(!predicate) == 0; }
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   const uint64_t* all = hr_emulation::meet_warp(mask, predicate ? 1 : 0);
   unsigned bits = 0;
@@ -173,6 +224,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return bits;
 }
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
+inline int __all_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) == 0xffffffffu; }
 inline unsigned __match_any_sync(unsigned mask, int value) {
   const uint64_t* all = hr_emulation::meet_warp(mask, static_cast<uint32_t>(value));
   unsigned bits = 0;
@@ -188,7 +240,22 @@ T __shfl_sync(unsigned mask, T value, int lane) {
   memcpy(&other, &all[lane & 31], sizeof(T));
   return other;
 }
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int other) {
+  return __shfl_sync(mask, value, (static_cast<int>(hr_emulation::block.running->thread) & 31) ^ other);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, unsigned by) {
+  const int lane = static_cast<int>(hr_emulation::block.running->thread) & 31;
+  return __shfl_sync(mask, value, lane >= static_cast<int>(by) ? lane - static_cast<int>(by) : lane);
+}
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, unsigned by) {
+  const int lane = static_cast<int>(hr_emulation::block.running->thread) & 31;
+  return __shfl_sync(mask, value, lane + static_cast<int>(by) < 32 ? lane + static_cast<int>(by) : lane);
+}
 inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
+inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(static_cast<unsigned>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 template <class T>
@@ -210,6 +277,8 @@ T atomicMax(T* at, T value) {
   return before;
 }
 
+struct float2 { float x, y; };
+inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float __uint_as_float(unsigned bits) { float f; memcpy(&f, &bits, 4); return f; }
 inline unsigned __float_as_uint(float f) { unsigned bits; memcpy(&bits, &f, 4); return bits; }
 
@@ -228,7 +297,9 @@ inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStre
 struct HrCudaLaunch;
 namespace hr {
 template <class... Parameters, class... Arguments>
-void launch_blocks(const HrCudaLaunch&, dim3 blocks, void (*kernel)(Parameters...), Arguments... arguments) {
-  hr_emulation::run_grid(blocks, 256, [&] { kernel(arguments...); });
+void launch_sized(const HrCudaLaunch&, dim3 blocks, unsigned threads, size_t shared_bytes, void (*kernel)(Parameters...),
+                  Arguments... arguments) {
+  hr_emulation::run_grid(blocks, threads, shared_bytes, [&] { kernel(arguments...); });
 }
+inline unsigned char* dynamic_shared() { return reinterpret_cast<unsigned char*>(hr_emulation::block.dynamic_shared.data()); }
 }  // namespace hr

@@ -94,6 +94,53 @@ void sum_terms(const HrCudaLaunch& launch, const SumScratch& scratch, float* sum
   launch_over(launch, count, 1, fixed_to_float, fixed, count);
 }
 
+// Several arrays that one kernel adds to, each in a unit of its own. Arrays that nobody wants have no floats.
+template <int kArrays>
+struct SumSet {
+  float* sums[kArrays];
+  int64_t count[kArrays];
+  SumScratch scratch[kArrays];
+};
+
+template <class Sum, int kArrays>
+struct SumArray {
+  Sum at[kArrays];
+};
+
+template <int kArrays>
+void lay_out_sums(SumSet<kArrays>& set, const HrCudaLaunch& launch, Workspace& workspace) {
+  for (int i = 0; i < kArrays; ++i) {
+    if (!set.sums[i]) set.count[i] = 0;
+    set.scratch[i] = lay_out_sums(set.count[i], launch, workspace);
+  }
+}
+
+// As sum_terms, with `add_terms` given where to add for each array.
+template <int kArrays, class AddTerms>
+void sum_terms(const HrCudaLaunch& launch, const SumSet<kArrays>& set, int64_t terms, const AddTerms& add_terms) {
+  SumArray<FloatSum, kArrays> plain;
+  SumArray<LargestTerm, kArrays> largest;
+  SumArray<FixedSum, kArrays> fixed;
+  int bits = 62;
+  for (; terms > 0; terms >>= 1) --bits;
+  for (int i = 0; i < kArrays; ++i) {
+    plain.at[i] = {set.sums[i]};
+    fill_bytes(launch, set.sums[i], 0, set.count[i] * static_cast<int64_t>(sizeof(float)));
+    if (!launch.deterministic) continue;
+    largest.at[i] = {set.scratch[i].largest};
+    fixed.at[i] = {set.scratch[i].fixed, set.sums[i], set.scratch[i].largest, bits};
+    fill_bytes(launch, set.scratch[i].fixed, 0, set.count[i] * static_cast<int64_t>(sizeof(Word)));
+    fill_bytes(launch, set.scratch[i].largest, 0, sizeof(unsigned));
+  }
+  if (!launch.deterministic) {
+    add_terms(plain);
+    return;
+  }
+  add_terms(largest);
+  add_terms(fixed);
+  for (int i = 0; i < kArrays; ++i) launch_over(launch, set.count[i], 1, fixed_to_float, fixed.at[i], set.count[i]);
+}
+
 // Adds up the values of all lanes of a warp that have the same key, so that one of them can add the sum to memory: where
 // neighbouring pixels see the same face this spares most atomics. All lanes must call it. True for the lane that got the
 // sum; false where the key is negative. (A tree over the lanes' ranks within their group.)

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,17 @@ from headrecon.ops import _native, _native_cuda
 CUDA_EXT = Path(__file__).resolve().parents[2] / "cuda_ext"
 
 
+def emulation_command() -> list[str]:
+    """The C++ compiler with what makes it compile kernels for the CPU."""
+    command = [*(shlex.split(os.environ.get("CXX", "")) or ["c++"]), "-std=c++17", "-O1", "-fPIC"]
+    command += ["-fvisibility=hidden", "-ffp-contract=off", "-DHR_EMULATE"]
+    command += ["-DHR_MAX_GRID_ROWS=3", "-DHR_MAX_GRAD_BLOCKS=2"]
+    return [*command, f"-I{CUDA_EXT}/include", f"-I{CUDA_EXT}/cuda"]
+
+
 def build_emulated(folder: Path, *flags: str) -> Path:
     """Compile cuda_ext/cuda with the C++ compiler and host_emulation.h; returns the library."""
-    command = [
-        *(shlex.split(os.environ.get("CXX", "")) or ["c++"]),
-        "-std=c++17",
-        "-O1",
-        "-fPIC",
-        "-fvisibility=hidden",
-    ]
-    command += ["-ffp-contract=off", "-DHR_EMULATE", "-DHR_MAX_GRID_ROWS=3"]
-    command += [f"-I{CUDA_EXT}/include", f"-I{CUDA_EXT}/cuda", *flags]
+    command = [*emulation_command(), *flags]
 
     def compile_one(source: Path) -> str:
         built = str(folder / f"{source.stem}.o")
@@ -83,7 +84,10 @@ def _on(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
         return value.detach().to(device).requires_grad_(value.requires_grad)
     if isinstance(value, tuple | list):
-        return tuple(_on(v, device) for v in value)
+        moved = [_on(v, device) for v in value]
+        return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{f.name: _on(getattr(value, f.name), device) for f in fields(value)})
     return value
 
 
