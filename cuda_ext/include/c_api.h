@@ -12,10 +12,11 @@
 #include "rasterize.h"
 #include "ray_samples.h"
 #include "shade.h"
+#include "splat.h"
 #include "texture.h"
 #include "trigrid.h"
 
-#define HR_ABI_VERSION 6
+#define HR_ABI_VERSION 7
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -53,5 +54,12 @@ HR_API int32_t hr_point_index_cpu(const HrPointIndexParams* params);
 HR_API int32_t hr_query_points_cpu(const HrQueryPointsParams* params);
 HR_API int32_t hr_blend_points_cpu(const HrBlendPointsParams* params);
 HR_API int32_t hr_blend_points_backward_cpu(const HrBlendPointsGradParams* params);
+HR_API int32_t hr_splat_project_cpu(const HrSplatProjectParams* params);
+HR_API int32_t hr_splat_project_backward_cpu(const HrSplatProjectGradParams* params);
+HR_API int32_t hr_splat_harmonics_cpu(const HrSplatHarmonicsParams* params);
+HR_API int32_t hr_splat_harmonics_backward_cpu(const HrSplatHarmonicsGradParams* params);
+HR_API int32_t hr_splat_tiles_cpu(const HrSplatTilesParams* params);
+HR_API int32_t hr_splat_composite_cpu(const HrSplatCompositeParams* params);
+HR_API int32_t hr_splat_composite_backward_cpu(const HrSplatCompositeGradParams* params);
 
 #endif

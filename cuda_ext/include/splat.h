@@ -28,7 +28,7 @@ enum HrSplatField {
 };
 
 #define HR_SPLAT_MAX_SIDE 16384  /* pixels */
-#define HR_SPLAT_MAX_TILE 64     /* S is a multiple of 4, at most this */
+#define HR_SPLAT_MAX_TILE 32     /* S is a multiple of 4, at most this */
 
 typedef struct HrSplatProjectParams {
   const float* means;      /* [B,N,3] world, metres */
@@ -126,6 +126,8 @@ typedef struct HrSplatTilesParams {
   const int32_t* tiles;    /* [I,N] from project */
   int32_t* offsets;        /* out [I*T + 1]: the splats of tile t of image i are ids[offsets[i*T + t] .. offsets[i*T + t + 1]) */
   int32_t* ids;            /* out [M] numbers of splats, 0..N-1 */
+  int32_t* entries;        /* out [M] the other way round: where in ids each splat stands, tiles[0] places of the first splat
+                            * of the first image, then those of the next; for a backward pass that gathers; may be null */
   int64_t images;          /* I = B * C */
   int64_t num_gaussians;   /* N */
   int64_t num_ids;         /* M: the sum of project's totals; below 2^31 */
@@ -172,6 +174,8 @@ typedef struct HrSplatCompositeGradParams {
   const float* background;
   const int32_t* offsets;
   const int32_t* ids;
+  const int32_t* tiles;             /* [I,N] from project */
+  const int32_t* entries;           /* [M] from tiles; a back end that scatters its sums may take null */
   const float* transmittance;       /* what the forward call gave */
   const int32_t* last;
   const float* grad_image;          /* [I,H,W,D]; may be null */

@@ -1,6 +1,6 @@
 /* Gaussian splatting, one element at a time: projection and its derivatives, where a splat reaches, its opacity at a pixel.
  *
- * Templates over the number type F: float on a GPU, a vector of lanes (cpu/lanes.h) on the CPU. F brings along hr_fma,
+ * Templates over the number type F: float on a GPU, a vector of lanes (cpu/lanes16.h) on the CPU. F brings along hr_fma,
  * hr_sqrt, hr_log2, hr_min, hr_max and hr_select. Sources: Zwicker et al., "EWA splatting", IEEE TVCG 2002; Kerbl et al.,
  * "3D Gaussian splatting", SIGGRAPH 2023; Yu et al., "Mip-Splatting", CVPR 2024 (compensation). */
 #ifndef HR_SPLAT_MATHS_H

@@ -101,7 +101,7 @@ template <class F>
 HR_HD F hr_splat_power(const HrSplatShape<F>& s, F px, F py, F* u, F* dy) {
   *dy = py - s.y;
   *u = hr_fma(s.shear, *dy, px - s.x);
-  const F at_row = s.power - s.sharp_y * *dy * *dy;
+  const F at_row = hr_fma(-(s.sharp_y * *dy), *dy, s.power);
   return hr_fma(-(s.sharp_x * *u), *u, at_row);
 }
 

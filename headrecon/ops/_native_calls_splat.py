@@ -111,8 +111,13 @@ def harmonics_backward(
     return outs
 
 
-def tiles(seen: tuple[Tensor, Tensor, Tensor], totals: Tensor, view: SplatView) -> tuple[Tensor, Tensor]:
-    """Offsets int32 [I*T + 1] and ids int32 [M]. seen: splats, radii and tiles of `project`. Waits for a GPU."""
+def tiles(
+    seen: tuple[Tensor, Tensor, Tensor], totals: Tensor, view: SplatView, with_entries: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Offsets int32 [I*T + 1], ids int32 [M], entries int32 [M] or [0]. Waits for a GPU, to know M.
+
+    seen: splats, radii and tiles of `project`.
+    """
     splats = seen[0]
     images, rows_and_columns = splats.shape[0], view.tiles
     count = int(totals.sum())
@@ -124,13 +129,14 @@ def tiles(seen: tuple[Tensor, Tensor, Tensor], totals: Tensor, view: SplatView) 
         images * rows_and_columns[0] * rows_and_columns[1] + 1, dtype=torch.int32, device=splats.device
     )
     ids = torch.empty(count, dtype=torch.int32, device=splats.device)
+    entries = torch.empty_like(ids) if with_entries else None
     if count:
         params = SplatTilesParams(
-            *_pointers(*seen, offsets, ids), images, splats.shape[1], count,
+            *_pointers(*seen, offsets, ids, entries), images, splats.shape[1], count,
             view.height, view.width, view.tile_size, num_threads(),
         )  # fmt: skip
         _run("splat_tiles", params, splats)
-    return offsets, ids
+    return offsets, ids, ids.new_empty(0) if entries is None else entries
 
 
 def _sizes(splats: Tensor, cameras: int, ids: Tensor) -> tuple[int, int, int, int]:
@@ -173,14 +179,14 @@ def composite(
 
 def composite_backward(
     inputs: SplatInputs,
-    lists: tuple[Tensor, Tensor],
+    lists: tuple[Tensor, Tensor, Tensor, Tensor],
     view: SplatView,
     cameras: int,
     seen: tuple[Tensor | None, ...],
     needs: tuple[bool, bool, bool, bool],
     isa: str = "auto",
 ) -> SplatGrads:
-    """Gradients; [0] for those not needed. needs: colours, normals, background, centres.
+    """Gradients; [0] for those not needed. needs: colours, normals, background, centres. lists: and tiles and entries.
 
     seen: transmittance, last, then the gradients of image, depth_sum, normal_sum and transmittance, each of which may
     be None. Normals are read where the gradient of normal_sum is given.

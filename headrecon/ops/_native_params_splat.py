@@ -54,7 +54,7 @@ class SplatTilesParams(Structure):
     """HrSplatTilesParams."""
 
     _fields_ = layout(
-        "splats radii tiles offsets ids", "images num_gaussians num_ids", "height width tile_size num_threads"
+        "splats radii tiles offsets ids entries", "images num_gaussians num_ids", "height width tile_size num_threads"
     )
 
 
@@ -72,7 +72,7 @@ class SplatCompositeGradParams(Structure):
     """HrSplatCompositeGradParams."""
 
     _fields_ = layout(
-        "splats colours normals background offsets ids transmittance last "
+        "splats colours normals background offsets ids tiles entries transmittance last "
         "grad_image grad_depth_sum grad_normal_sum grad_transmittance "
         "grad_splats grad_colours grad_normals grad_background grad_centres",
         "batch cameras num_gaussians num_ids",

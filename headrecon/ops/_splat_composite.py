@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headrecon.ops import _native
 from headrecon.ops import _native_calls_splat as calls
 from headrecon.ops._register import register_op
-from headrecon.ops._splat_ops import _use_twin
 from headrecon.ops.reference.splat import SplatView
 from headrecon.ops.reference.splat_composite import (
     SplatGrads,
@@ -45,10 +45,10 @@ def _spread(inputs: SplatInputs, cameras: int) -> SplatInputs:
 
 
 def _composite(*arguments: Any) -> tuple[Tensor, ...]:
-    inputs, lists, (want_depth, want_median) = _inputs(*arguments[:4]), arguments[5:7], arguments[7:9]
-    cameras, view = _view(arguments[9:])
+    inputs, lists, (want_depth, want_median) = _inputs(*arguments[:4]), arguments[5:7], arguments[9:11]
+    cameras, view = _view(arguments[11:])
     wants = (want_depth, arguments[2] is not None, want_median)
-    if not _use_twin(inputs.splats):
+    if not _native.use_reference(inputs.splats):
         return tuple(calls.composite(inputs, lists, view, cameras, wants))
     found = composite_reference(_spread(inputs, cameras), lists, view)
     nothing = {"depth_sum": not wants[0], "normal_sum": not wants[1], "median": not wants[2]}
@@ -57,7 +57,7 @@ def _composite(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _composite_fake(*arguments: Any) -> tuple[Tensor, ...]:
     splats, colours, normals = arguments[:3]
-    (want_depth, want_median), (_, width, height, _) = arguments[7:9], arguments[9:]
+    (want_depth, want_median), (_, width, height, _) = arguments[9:11], arguments[11:]
     shape = (splats.shape[0], height, width)
     return SplatImages(
         splats.new_empty((*shape, colours.shape[2])),
@@ -70,33 +70,33 @@ def _composite_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    splats, colours, normals, background, _, offsets, ids = inputs[:7]
-    ctx.save_for_backward(splats, colours, normals, background, offsets, ids, output[3], output[4])
-    ctx.size = inputs[9:]
+    splats, colours, normals, background, _, *lists = inputs[:9]
+    ctx.save_for_backward(splats, colours, normals, background, *lists, output[3], output[4])
+    ctx.size = inputs[11:]
     ctx.mark_non_differentiable(*output[_DIFFERENTIABLE:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> Any:
     if all(g is None for g in grads[:_DIFFERENTIABLE]):
-        return (None,) * 13
+        return (None,) * 15
     saved, wanted = ctx.saved_tensors, ctx.needs_input_grad
     images = [g if g is not None and g.numel() else None for g in grads[:_DIFFERENTIABLE]]
     needs = [wanted[1], wanted[2] and images[2] is not None, wanted[3], wanted[4]]
     # The twin is differentiated by autograd, which does not work within an operator.
-    run = _grad_kernel if _use_twin(saved[0]) else _composite_grad
+    run = _grad_kernel if _native.use_reference(saved[0]) else _composite_grad
     found = run(*saved, *images, needs, *ctx.size)
     by = [g if need else None for g, need in zip(found, (wanted[0], *needs), strict=True)]
-    return (*by, *(None,) * 8)
+    return (*by, *(None,) * 10)
 
 
 def _grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
-    inputs, lists, seen, needs = _inputs(*arguments[:4]), arguments[4:6], arguments[6:12], arguments[12]
-    cameras, view = _view(arguments[13:])
-    if not _use_twin(inputs.splats):
+    inputs, lists, seen, needs = _inputs(*arguments[:4]), arguments[4:8], arguments[8:14], arguments[14]
+    cameras, view = _view(arguments[15:])
+    if not _native.use_reference(inputs.splats):
         given = tuple(None if t is None else t.contiguous() for t in seen)
         return tuple(calls.composite_backward(inputs, lists, view, cameras, given, needs))
-    found = composite_gradients(_spread(inputs, cameras), lists, view, seen[2:])
+    found = composite_gradients(_spread(inputs, cameras), lists[:2], view, seen[2:])
     colours = found.colours
     if len(inputs.colours) != len(colours):
         colours = colours.unflatten(0, (-1, cameras)).sum(1)
@@ -108,16 +108,17 @@ def _grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
 def _grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
     splats, colours, normals, background = arguments[:4]
     centres = splats.new_empty((*splats.shape[:2], 4))
-    parts = zip((colours, normals, background, centres), arguments[12], strict=True)
+    parts = zip((colours, normals, background, centres), arguments[14], strict=True)
     return (splats.new_empty(splats.shape), *(splats.new_empty(t.shape if need else (0,)) for t, need in parts))
 
 
 _SIZE = "SymInt cameras, SymInt width, SymInt height, int tile_size"
+#: tiles [I,N] and entries [M], from project and tiles, serve the backward pass only.
 #: probe: zeros [I,N,4] that the pictures do not depend on. Its "gradient" is that of the centres: see SplatGrads.
 splat_composite = register_op(
     "splat_composite",
     "(Tensor splats, Tensor colours, Tensor? normals, Tensor background, Tensor? probe, Tensor offsets, Tensor ids, "
-    f"bool want_depth, bool want_median, {_SIZE}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor tiles, Tensor entries, bool want_depth, bool want_median, {_SIZE}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _composite,
     _composite_fake,
     _backward,
@@ -126,7 +127,7 @@ splat_composite = register_op(
 _composite_grad = register_op(
     "splat_composite_backward",
     "(Tensor splats, Tensor colours, Tensor? normals, Tensor background, Tensor offsets, Tensor ids, "
-    "Tensor transmittance, Tensor last, Tensor? grad_image, Tensor? grad_depth_sum, Tensor? grad_normal_sum, "
+    "Tensor tiles, Tensor entries, Tensor transmittance, Tensor last, Tensor? grad_image, Tensor? grad_depth_sum, Tensor? grad_normal_sum, "
     f"Tensor? grad_transmittance, bool[4] needs, {_SIZE}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _grad_kernel,
     _grad_fake,

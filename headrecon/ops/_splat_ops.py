@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headrecon.ops import _native
 from headrecon.ops import _native_calls_splat as calls
 from headrecon.ops._register import register_op
 from headrecon.ops.reference.gradients import gradients_of
@@ -41,16 +42,12 @@ def _needed(found: Any, needs: Any) -> tuple[Tensor | None, ...]:
     return tuple(g if need else None for g, need in zip(found, needs, strict=True))
 
 
-def _use_twin(like: Tensor) -> bool:
-    return not like.is_cuda  # until the CPU kernels are there
-
-
 # --- project ---
 
 
 def _project(*arguments: Any) -> tuple[Tensor, ...]:
     gaussians, cameras, with_normals, view = arguments[:4], arguments[4:6], arguments[6], SplatView(*arguments[7:])
-    if not _use_twin(gaussians[0]):
+    if not _native.use_reference(gaussians[0]):
         return calls.project(_given(*gaussians), _given(*cameras), view, with_normals)  # type: ignore[arg-type]
     splats, radii, normals = project_reference(gaussians, cameras, view)
     images = splats.shape[0] * splats.shape[1]
@@ -86,7 +83,7 @@ def _project_backward(ctx: Any, grad_splats: Tensor | None, _: Any, grad_normals
     if grad_splats is None:
         grad_splats = radii.new_zeros(*radii.shape[:3], 8)
     # The twins are differentiated by autograd, which does not work within an operator.
-    run = _project_grad_kernel if _use_twin(radii) else _project_grad
+    run = _project_grad_kernel if _native.use_reference(radii) else _project_grad
     found = run(*inputs, radii, grad_splats, grad_normals, needs, *ctx.view)
     return (*_needed(found, needs), None, None, *(None,) * 8)
 
@@ -94,7 +91,7 @@ def _project_backward(ctx: Any, grad_splats: Tensor | None, _: Any, grad_normals
 def _project_grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     gaussians, cameras, seen, needs = arguments[:4], arguments[4:6], arguments[6:9], arguments[9]
     view = SplatView(*arguments[10:])
-    if not _use_twin(gaussians[0]):
+    if not _native.use_reference(gaussians[0]):
         radii, grad_splats, grad_normals = seen
         given = (
             radii.contiguous(),
@@ -118,7 +115,7 @@ def _project_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _harmonics(means: Tensor, coefficients: Tensor, centers: Tensor, radii: Tensor, degree: int) -> Tensor:
-    if _use_twin(means):
+    if _native.use_reference(means):
         return harmonics_reference(means, coefficients, centers, radii, degree)
     return calls.harmonics(_given(means, coefficients, centers, radii), degree)  # type: ignore[arg-type]
 
@@ -135,13 +132,13 @@ def _harmonics_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 def _harmonics_backward(ctx: Any, grad: Tensor) -> Any:
     *inputs, colours = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:3])
-    run = _harmonics_grad_kernel if _use_twin(grad) else _harmonics_grad
+    run = _harmonics_grad_kernel if _native.use_reference(grad) else _harmonics_grad
     return (*_needed(run(*inputs, colours, grad, ctx.degree, needs), needs), None, None)
 
 
 def _harmonics_grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     inputs, seen, (degree, needs) = arguments[:4], arguments[4:6], arguments[6:]
-    if not _use_twin(inputs[0]):
+    if not _native.use_reference(inputs[0]):
         return _or_empty(calls.harmonics_backward(_given(*inputs), degree, _given(*seen), needs), inputs[0])  # type: ignore[arg-type]
 
     def run(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
@@ -157,18 +154,22 @@ def _harmonics_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
 # --- tiles ---
 
 
-def _tiles(splats: Tensor, radii: Tensor, tiles: Tensor, totals: Tensor, *view: Any) -> tuple[Tensor, Tensor]:
-    if _use_twin(splats):
-        return tiles_reference(splats, radii, SplatView(*view))
-    return calls.tiles(_given(splats, radii, tiles), totals, SplatView(*view))  # type: ignore[arg-type]
+def _tiles(*arguments: Any) -> tuple[Tensor, ...]:
+    seen, totals, with_entries, view = arguments[:3], arguments[3], arguments[4], SplatView(*arguments[5:])
+    if not _native.use_reference(totals):
+        return calls.tiles(_given(*seen), totals, view, with_entries)  # type: ignore[arg-type]
+    offsets, ids = tiles_reference(seen[0], seen[1], view)
+    return offsets, ids, ids.new_empty(0)  # the twin of the backward pass has no use for entries
 
 
-def _tiles_fake(splats: Tensor, radii: Tensor, tiles: Tensor, totals: Tensor, *view: Any) -> tuple[Tensor, Tensor]:
-    rows, columns = SplatView(*view).tiles
+def _tiles_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    splats, with_entries = arguments[0], arguments[4]
+    rows, columns = SplatView(*arguments[5:]).tiles
     count = torch.library.get_ctx().new_dynamic_size()
     return (
         splats.new_empty((splats.shape[0] * rows * columns + 1,), dtype=torch.int32),
         splats.new_empty((count,), dtype=torch.int32),
+        splats.new_empty((count if with_entries else 0,), dtype=torch.int32),
     )
 
 
@@ -205,7 +206,7 @@ _harmonics_grad = register_op(
 )
 splat_tiles = register_op(
     "splat_tiles",
-    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, {_VIEW}) -> (Tensor, Tensor)",
+    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, bool with_entries, {_VIEW}) -> (Tensor, Tensor, Tensor)",
     _tiles,
     _tiles_fake,
 )

@@ -137,9 +137,12 @@ def splat_gaussians(
     )
     colours = _colours(gaussians, means, viewmats, radii, options)
     flat, images = splats.flatten(0, 1), sets * count
-    offsets, ids = splat_tiles(flat.detach(), radii.flatten(0, 1), tiles.flatten(0, 1), totals.flatten(0, 1), *view)
     probe = means.new_zeros((*lead, count, n, 4), requires_grad=True) if options.centre_gradients else None
     behind = means.new_zeros(1, colours.shape[-1]) if background is None else background.reshape(-1, colours.shape[-1])
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (flat, colours, behind, probe))
+    offsets, ids, entries = splat_tiles(
+        flat.detach(), radii.flatten(0, 1), tiles.flatten(0, 1), totals.flatten(0, 1), learns, *view
+    )
     image, depth_sum, normal_sum, left, _, median = splat_composite(
         flat,
         colours,
@@ -148,6 +151,8 @@ def splat_gaussians(
         None if probe is None else probe.reshape(images, n, 4),
         offsets,
         ids,
+        tiles.flatten(0, 1),
+        entries,
         options.depth,
         options.median_depth,
         count,

@@ -1,0 +1,3 @@
+// Projection and harmonics for the baseline of this architecture: AVX2 on x86-64-v3, NEON on arm64.
+#define HR_STAGE kSplatGaussianStageBase
+#include "splat_gaussians.inl"
