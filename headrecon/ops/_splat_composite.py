@@ -118,7 +118,8 @@ _SIZE = "SymInt cameras, SymInt width, SymInt height, int tile_size"
 splat_composite = register_op(
     "splat_composite",
     "(Tensor splats, Tensor colours, Tensor? normals, Tensor background, Tensor? probe, Tensor offsets, Tensor ids, "
-    f"Tensor tiles, Tensor entries, bool want_depth, bool want_median, {_SIZE}) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"Tensor tiles, Tensor entries, bool want_depth, bool want_median, {_SIZE}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _composite,
     _composite_fake,
     _backward,
@@ -127,8 +128,9 @@ splat_composite = register_op(
 _composite_grad = register_op(
     "splat_composite_backward",
     "(Tensor splats, Tensor colours, Tensor? normals, Tensor background, Tensor offsets, Tensor ids, "
-    "Tensor tiles, Tensor entries, Tensor transmittance, Tensor last, Tensor? grad_image, Tensor? grad_depth_sum, Tensor? grad_normal_sum, "
-    f"Tensor? grad_transmittance, bool[4] needs, {_SIZE}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor tiles, Tensor entries, Tensor transmittance, Tensor last, Tensor? grad_image, Tensor? grad_depth_sum, "
+    f"Tensor? grad_normal_sum, Tensor? grad_transmittance, bool[4] needs, {_SIZE}) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _grad_kernel,
     _grad_fake,
 )

@@ -206,7 +206,8 @@ _harmonics_grad = register_op(
 )
 splat_tiles = register_op(
     "splat_tiles",
-    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, bool with_entries, {_VIEW}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, bool with_entries, {_VIEW}) "
+    "-> (Tensor, Tensor, Tensor)",
     _tiles,
     _tiles_fake,
 )
