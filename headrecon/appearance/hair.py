@@ -42,6 +42,10 @@ _HAT_SHARE = 0.2
 _HANG_VIGOUR = 0.3
 #: Log odds of hair on cheeks, eyes and lips.
 _NEVER = -9.0
+#: Fits do not see how far ears stand out: beyond the model's, an ear is likelier than hair, up to here (metres).
+_EAR_REACH_M = (0.012, 0.020)
+#: Log odds of hair on an ear, and beyond it within that reach.
+_ON_EAR = -3.0
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,12 @@ def lift_hair(model: HeadModel, params: HeadParams, photo: Photo) -> HairLift:
     if scene is None:
         return _nothing(assets, picture, "the head is outside the picture or too small: hair is not shaped")
     everything = draw(scene.view, scene.posed, scene.triangles)
-    places, above_eyes = _places(scene, everything)
+    places, above_eyes, ears = _places(scene, everything)
     colours = find_hair(scene.view, everything, places)
+    if colours.long == 0.0:
+        places, near_ears = _with_ears(scene, places, everything, ears)
+        above_eyes = above_eyes * (1 - near_ears)
+        colours = find_hair(scene.view, everything, places)
     scene = replace(scene, scalp=scalp.with_long_hair(colours.long))
     counts = np.maximum(smooth_step(colours.mask.astype(np.float64), 0.35, 0.75), above_eyes)
     return _fitted(scene, colours, counts, picture)
@@ -210,8 +218,8 @@ def _turned(
     return moved - posed
 
 
-def _places(scene: _Scene, drawn: Drawn) -> tuple[Places, Float[np.ndarray, "h w"]]:
-    """What each pixel may be by where it lies; and 1 above the eyes, where only a head has an outline."""
+def _places(scene: _Scene, drawn: Drawn) -> tuple[Places, Float[np.ndarray, "h w"], np.ndarray]:
+    """What each pixel may be by where it lies; 1 above the eyes, where only a head has an outline; the model's ears."""
     assets = scene.assets
     zone = np.zeros(assets.num_vertices)
     zone[scene.scalp.ids] = scene.scalp.zone
@@ -233,7 +241,7 @@ def _places(scene: _Scene, drawn: Drawn) -> tuple[Places, Float[np.ndarray, "h w
     bare = _NEVER + (-_NEVER - 1.5) * smooth_step(y, 0.036, 0.055)
     bare = np.maximum(bare, _NEVER + (-_NEVER - 1.0) * smooth_step(y, 0.0, 0.02) * smooth_step(np.abs(x), 0.040, 0.055))
     bare = np.where(inner > 0.2, 2 * _NEVER, np.where(y < -0.12, 0.5 * _NEVER, bare))
-    on_head = np.where(ear > 0.3, -3.0, bare * (1 - zone) + 2.5 * zone)
+    on_head = np.where(ear > 0.3, _ON_EAR, bare * (1 - zone) + 2.5 * zone)
     beyond = -2.0 + 2.5 * smooth_step(up, -0.15, -0.11) + 2.5 * smooth_step(up, -0.01, 0.02)
     cheeks = (y > -0.042) & (y < -0.010) & (np.abs(x) < 0.045) & (z > -0.06) & (lip < 0.05) & (inner < 0.05)
     places = Places(
@@ -244,7 +252,23 @@ def _places(scene: _Scene, drawn: Drawn) -> tuple[Places, Float[np.ndarray, "h w
         beside=np.where(~covered & (np.abs(side) < 0.14), np.maximum(-up, 0.0), 0.0),
     )
     above_ears = smooth_step(up, 0.012, 0.030) * ~(covered & (ear > 0.1))
-    return places, np.maximum(above_ears, 0.0)
+    return places, np.maximum(above_ears, 0.0), np.asarray(covered & (ear > 0.3))
+
+
+def _with_ears(
+    scene: _Scene, places: Places, drawn: Drawn, ears: np.ndarray
+) -> tuple[Places, Float[np.ndarray, "h w"]]:
+    """The same places for short hair, where what stands out beside the model's ears is the person's own ear.
+
+    The second is 1 there, and 0 farther away.
+    """
+    if not ears.any():
+        return places, np.zeros(ears.shape)
+    from scipy.ndimage import distance_transform_edt
+
+    away = np.asarray(distance_transform_edt(~ears)) * scene.view.metres_per_px
+    near = (1 - smooth_step(away, *_EAR_REACH_M)) * ~drawn.covered
+    return replace(places, odds=places.odds + near * (_ON_EAR - places.odds)), near
 
 
 def _axes_beyond(scene: _Scene) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
