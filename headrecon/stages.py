@@ -18,7 +18,7 @@ from headrecon.fitting.fit_report import LandmarkFit
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.photo import CameraHint, LandmarkFitter
 from headrecon.io.images import LoadedImage
-from headrecon.models.posed_mesh import posed_vertices
+from headrecon.models.posed_mesh import embed, posed_vertices
 from headrecon.perception.networks import Networks
 from headrecon.rendering.lighting import Lighting
 from headrecon.structures import FaceObservation, HeadAssets
@@ -138,8 +138,25 @@ def paint(
 
     posed, hair = head
     covered = None if hair is None else hair.hair_vertices
-    made = make_texture(engine.assets, posed, _photo(fit, sitting), size, covered)
+    made = make_texture(engine.assets, posed, _aligned(engine, fit, sitting, posed), size, covered)
     return Colours(made.image, made.normal_map, made.light)
+
+
+def _aligned(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np.ndarray, "V 3"]) -> Photo:
+    """The photo with its features where the fitted head has them."""
+    from headrecon.appearance.feature_alignment import align_features, feature_field
+    from headrecon.fitting.landmarks import visibility_of
+    from headrecon.geometry.cameras import project_points
+    from headrecon.geometry.mesh import vertex_normals
+
+    models = engine.fitter.models
+    marks = models.assets.landmarks["mediapipe478"]
+    normals = vertex_normals(posed.astype(np.float64), models.triangles)
+    points = embed(posed.astype(np.float64), marks)[:468]
+    pixels, _ = project_points(points, fit.pinholes[0])
+    detected = sitting.observation.landmarks[:468, :2].astype(np.float64)
+    field = feature_field(pixels, detected, visibility_of(embed(normals, marks)[:468], points))
+    return align_features(_photo(fit, sitting), field)
 
 
 def _photo(fit: LandmarkFit, sitting: Sitting) -> Photo:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 #: Contours of MediaPipe's face mesh, as point indices in order: the subject's right eye, left eye, inner lips.
-_CONTOURS: tuple[tuple[int, ...], ...] = (
+EYES_AND_MOUTH: tuple[tuple[int, ...], ...] = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
     (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
     (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
@@ -17,7 +17,7 @@ _CONTOURS: tuple[tuple[int, ...], ...] = (
 
 def face_openings(landmarks: Float[np.ndarray, "L D"]) -> tuple[Float[np.ndarray, "_ 2"], ...]:
     """Outlines in pixels of both eyes and the mouth from MediaPipe's 468 or 478 points."""
-    return tuple(np.ascontiguousarray(landmarks[list(contour), :2], dtype=np.float64) for contour in _CONTOURS)
+    return tuple(np.ascontiguousarray(landmarks[list(contour), :2], dtype=np.float64) for contour in EYES_AND_MOUTH)
 
 
 def fill_polygons(polygons: tuple[Float[np.ndarray, "_ 2"], ...], width: int, height: int) -> Float[Tensor, "h w"]:
