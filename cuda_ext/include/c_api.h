@@ -7,16 +7,18 @@
 #include "antialias.h"
 #include "hashgrid.h"
 #include "interpolate.h"
+#include "isosurface.h"
 #include "mlp.h"
 #include "points.h"
 #include "rasterize.h"
 #include "ray_samples.h"
 #include "shade.h"
 #include "splat.h"
+#include "ssim.h"
 #include "texture.h"
 #include "trigrid.h"
 
-#define HR_ABI_VERSION 7
+#define HR_ABI_VERSION 8
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -61,5 +63,7 @@ HR_API int32_t hr_splat_harmonics_backward_cpu(const HrSplatHarmonicsGradParams*
 HR_API int32_t hr_splat_tiles_cpu(const HrSplatTilesParams* params);
 HR_API int32_t hr_splat_composite_cpu(const HrSplatCompositeParams* params);
 HR_API int32_t hr_splat_composite_backward_cpu(const HrSplatCompositeGradParams* params);
+HR_API int32_t hr_isosurface_count_cpu(const HrIsosurfaceParams* params);
+HR_API int32_t hr_isosurface_fill_cpu(const HrIsosurfaceParams* params);
 
 #endif

@@ -38,7 +38,7 @@ typedef struct HrIsosurfaceParams {
   int64_t num_blocks;           /* N in a sparse grid, else 0 */
   int32_t size_x, size_y, size_z; /* X, Y, Z: at most HR_ISO_MAX_SIDE, and X * Y * Z < 2^31 */
   int32_t channels;             /* D, 0 without colours */
-  int32_t inside_below;         /* nonzero: samples below the level are inside (signed distances); faces then turn round */
+  int32_t inside_below;         /* nonzero: inside is less than the level (signed distances), as if all were negated */
   int32_t num_threads;          /* threads to use, at least 1 */
   float level;
   float origin[3];              /* of sample (0, 0, 0), metres */
@@ -58,13 +58,13 @@ struct IsoTable {
 };
 
 /* Which samples an edge joins: corners of the cell. */
-constexpr int iso_edge_corner(int edge, int end) {
+HR_HD constexpr int iso_edge_corner(int edge, int end) {
   const int axis = edge / 4, first = (edge >> 1) & 1, second = edge & 1;
   const int at[3][3] = {{end, first, second}, {first, end, second}, {first, second, end}};
   return 4 * at[axis][0] + 2 * at[axis][1] + at[axis][2];
 }
 
-constexpr int iso_edge_between(int corner, int other) {
+HR_HD constexpr int iso_edge_between(int corner, int other) {
   for (int e = 0; e < 12; ++e) {
     const int a = iso_edge_corner(e, 0), b = iso_edge_corner(e, 1);
     if ((a == corner && b == other) || (a == other && b == corner)) return e;
@@ -73,13 +73,13 @@ constexpr int iso_edge_between(int corner, int other) {
 }
 
 /* The corners of one of six sides, counter-clockwise seen from outside the cell. */
-constexpr int iso_side_corner(int side, int k) {
+HR_HD constexpr int iso_side_corner(int side, int k) {
   const int axis = side / 2, upper = side % 2, u = (axis + 1) % 3, v = (axis + 2) % 3;
   const int place = upper ? k : 3 - k, at_u = place == 1 || place == 2, at_v = place >= 2;
   return (4 >> axis) * upper + (4 >> u) * at_u + (4 >> v) * at_v;
 }
 
-constexpr bool iso_on_one_side(int edge, int other) {
+HR_HD constexpr bool iso_on_one_side(int edge, int other) {
   for (int axis = 0; axis < 3; ++axis) {
     const int bit = 4 >> axis, side = iso_edge_corner(edge, 0) & bit;
     const bool first = (iso_edge_corner(edge, 1) & bit) == side;
@@ -89,7 +89,7 @@ constexpr bool iso_on_one_side(int edge, int other) {
 }
 
 /* Which edge follows each edge on the outlines of the surface in a cell, -1 where it is not crossed. */
-constexpr void iso_outlines(int inside, int (&next)[12]) {
+HR_HD constexpr void iso_outlines(int inside, int (&next)[12]) {
   for (int e = 0; e < 12; ++e) next[e] = -1;
   for (int side = 0; side < 6; ++side) {
     for (int k = 0; k < 4; ++k) {
@@ -99,14 +99,14 @@ constexpr void iso_outlines(int inside, int (&next)[12]) {
       while (inside >> iso_side_corner(side, (last + 1) % 4) & 1) ++last;
       const int enter = iso_edge_between(before, iso_side_corner(side, k));
       const int leave = iso_edge_between(iso_side_corner(side, last % 4), iso_side_corner(side, (last + 1) % 4));
-      next[leave] = enter;
+      next[enter] = leave;
     }
   }
 }
 
 /* Outlines start at their lowest edge and become fans, from the first corner whose diagonals lie on no side of the cell: there
  * they might meet a diagonal of the neighbour, and an edge would have four faces. Such a corner exists in every case. */
-constexpr IsoTable make_iso_table() {
+HR_HD constexpr IsoTable make_iso_table() {
   IsoTable table = {};
   for (int inside = 1; inside < 255; ++inside) {
     int next[12] = {}, count = 0;
