@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,11 +68,10 @@ def write_outputs(
 ) -> Path:
     """Write every file into a folder that appears whole or not at all. Raises InputError."""
     report = progress or (lambda stage, fraction: None)
-    with output_folder(out_dir, overwrite) as folder:
-        report("writing the meshes", 0.55)
-        with result.timings.stage("meshes"):
-            write_meshes(result, folder)
-        report("rendering the preview", 0.65)
+    # Compressing textures and drawing pictures share no data: the meshes are written beside the drawing.
+    with output_folder(out_dir, overwrite) as folder, ThreadPoolExecutor(1, "meshes") as beside:
+        meshes = beside.submit(_timed_meshes, result, folder)
+        report("rendering the preview", 0.6)
         with result.timings.stage("preview"):
             scene = scene_of(result)
             preview = contact_sheet(scene)
@@ -87,9 +87,16 @@ def write_outputs(
             report("rendering the turntable", 0.75)
             with result.timings.stage("turntable"):
                 video = _write_turntable(result, scene, folder)
+        report("writing the meshes", 0.9)
+        meshes.result()
         report("writing the report", 0.95)
         _write_documents(result, folder, Shown(preview, relit, video))
     return out_dir
+
+
+def _timed_meshes(result: Reconstruction, folder: Path) -> None:
+    with result.timings.stage("meshes"):
+        write_meshes(result, folder)
 
 
 def write_meshes(result: Reconstruction, folder: Path) -> None:
@@ -172,7 +179,7 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
         regions=regions,
     )
     write_text(folder / "report.html", report_html(content))
-    result.timings.seconds["documents"] = time.perf_counter() - start
+    result.timings.add("documents", start)
     record = HeadRecord(
         assets=result.assets,
         params=result.fit.arrays,

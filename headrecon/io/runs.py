@@ -210,9 +210,10 @@ def versions() -> dict[str, str]:
 
 @dataclass
 class Timings:
-    """Wall-clock seconds by stage, in the order in which the stages first ran."""
+    """Wall-clock seconds by stage, in the order in which the stages first ran. Stages may run beside each other."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _spans: list[tuple[float, float]] = field(default_factory=list)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -221,9 +222,23 @@ class Timings:
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+            self.add(name, start)
+
+    def add(self, name: str, start: float) -> None:
+        """Count the time from `start` (`time.perf_counter`) until now."""
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - start
+        self._spans.append((start, now))
+
+    def total(self) -> float:
+        """Seconds in which at least one stage ran."""
+        total, until = 0.0, -math.inf
+        for start, end in sorted(self._spans):
+            total += max(0.0, end - max(start, until))
+            until = max(until, end)
+        return total
 
     def as_dict(self) -> dict[str, float]:
         """Seconds by stage, milliseconds kept, with their `total`."""
         rounded = {name: round(value, 3) for name, value in self.seconds.items()}
-        return {**rounded, "total": round(sum(self.seconds.values()), 3)}
+        return {**rounded, "total": round(self.total(), 3)}

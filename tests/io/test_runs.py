@@ -197,3 +197,16 @@ def test_timings_add_up_and_survive_errors():
     assert list(timings.seconds) == ["sleep", "fail"]
     assert timings.seconds["sleep"] >= 0.02
     assert timings.as_dict()["total"] == pytest.approx(sum(timings.seconds.values()), abs=1e-3)
+
+
+def test_stages_beside_each_other_count_once_in_the_total():
+    timings = Timings()
+    with timings.stage("outer"), timings.stage("inner"):
+        time.sleep(0.02)
+    assert timings.seconds["inner"] <= timings.seconds["outer"]
+    assert timings.total() == pytest.approx(timings.seconds["outer"], abs=1e-3)
+    before = timings.total()
+    time.sleep(0.01)
+    with timings.stage("later"):
+        pass
+    assert timings.total() - before < 0.01, "what lies between stages does not count"
