@@ -34,9 +34,9 @@ struct Interval {
   bool cut;
 };
 
-// Calls visit for the intervals of a ray that light reaches, front to back; returns the light that is left.
+// Calls visit for the intervals of a ray that light reaches, front to back.
 template <class Visit>
-float walk(const HrCompositeParams& p, int64_t ray, const Visit& visit) {
+void walk(const HrCompositeParams& p, int64_t ray, const Visit& visit) {
   const HrRaySamples& s = p.samples;
   int64_t first, count;
   hr_ray_range(&s, ray, &first, &count);
@@ -56,7 +56,6 @@ float walk(const HrCompositeParams& p, int64_t ray, const Visit& visit) {
     visit(at);
     through *= at.opacity.keep;
   }
-  return through;
 }
 
 // The feature of an interval: a row of p.features, or the mean of two, written to `room`.
@@ -73,23 +72,25 @@ void composite_ray(const HrCompositeParams& p, int64_t ray, float* room) {
   if (p.weights) std::fill(p.weights + first, p.weights + first + count, 0.0f);
   float* sums = p.sums + ray * p.channels;
   std::fill(sums, sums + p.channels, 0.0f);
-  float distance = 0.0f;
-  p.transmittances[ray] = walk(p, ray, [&](const Interval& at) {
+  float distance = 0.0f, opacity = 0.0f;
+  walk(p, ray, [&](const Interval& at) {
     const float weight = at.before * at.opacity.alpha;
     if (weight == 0.0f) return;
     if (p.weights) p.weights[at.index] = weight;
+    opacity += weight;
     distance += weight * ((at.start + at.end) * 0.5f);
     if (p.channels == 0) return;
     const float* feature = feature_of(p, at, room);
     for (int d = 0; d < p.channels; ++d) sums[d] += weight * feature[d];
   });
   p.distances[ray] = distance;
+  p.opacities[ray] = opacity;
 }
 
 // Gradient per unit of weight: what one more unit of this interval in the sums would change.
 float worth(const HrCompositeParams& p, int64_t ray, const Interval& at, bool counts, float* room) {
   const float middle = (at.start + at.end) * 0.5f;
-  float total = p.grad_weights ? p.grad_weights[at.index] : 0.0f;
+  float total = p.grad_opacities[ray] + (p.grad_weights ? p.grad_weights[at.index] : 0.0f);
   if (counts || std::isfinite(middle)) total += p.grad_distances[ray] * middle;
   if (p.channels == 0) return total;
   const float *feature = feature_of(p, at, room), *grad = p.grad_sums + ray * p.channels;
@@ -122,7 +123,7 @@ void composite_ray_backward(const HrCompositeParams& p, int64_t ray, std::vector
   kept.clear();
   walk(p, ray, [&](const Interval& at) { kept.push_back(at); });
   const bool pairs = s.rule == HR_RULE_NEIGHBOURS;
-  float behind = p.grad_transmittances[ray];
+  float behind = 0.0f;
   for (auto it = kept.rbegin(); it != kept.rend(); ++it) {
     const Interval& at = *it;
     const float weight = at.before * at.opacity.alpha, gain = worth(p, ray, at, weight != 0.0f, room);

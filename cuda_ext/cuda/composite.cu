@@ -53,7 +53,7 @@ __device__ __forceinline__ void walk(const HrCompositeParams& p, int64_t ray, co
   const HrRaySamples& s = p.samples;
   const int lane = lane_of_this_thread();
   const bool few = p.channels <= kFewChannels, first_walk = first_channel == 0;
-  float through = 1.0f, distance = 0.0f;
+  float through = 1.0f, distance = 0.0f, absorbed = 0.0f;
   float sum[kFewChannels] = {};
   static_assert(kTurn / kWarp <= kFewChannels, "room for either kind of sum");
   for (int64_t begin = 0; begin < range.intervals; begin += kWarp) {
@@ -64,6 +64,7 @@ __device__ __forceinline__ void walk(const HrCompositeParams& p, int64_t ray, co
     const float before = light_before(opacity.keep, s.stop, through);
     const float weight = reached && !(before < s.stop) ? before * opacity.alpha : 0.0f;
     if (p.weights && first_walk && begin + lane < range.intervals) p.weights[index] = weight;
+    absorbed += weight;
     if (weight != 0.0f) distance += weight * ((interval.start + interval.end) * 0.5f);
     if (few) {
 #pragma unroll
@@ -99,9 +100,10 @@ __device__ __forceinline__ void walk(const HrCompositeParams& p, int64_t ray, co
   // With HR_RULE_NEIGHBOURS the last sample begins no interval.
   if (p.weights && lane == 0 && range.count > range.intervals) p.weights[range.first + range.count - 1] = 0.0f;
   distance = sum_over_warp(distance);
+  absorbed = sum_over_warp(absorbed);
   if (lane == 0) {
     p.distances[ray] = distance;
-    p.transmittances[ray] = through;
+    p.opacities[ray] = absorbed;
   }
 }
 
@@ -135,7 +137,7 @@ __device__ __forceinline__ void remember_light(const HrCompositeParams& p, int64
 __device__ __forceinline__ float worth(const HrCompositeParams& p, int64_t ray, int64_t index, const LaneInterval& interval,
                                        bool counts) {
   const float middle = (interval.start + interval.end) * 0.5f;
-  float total = p.grad_weights ? p.grad_weights[index] : 0.0f;
+  float total = p.grad_opacities[ray] + (p.grad_weights ? p.grad_weights[index] : 0.0f);
   if (counts || isfinite(middle)) total += p.grad_distances[ray] * middle;
   const float* grad = p.grad_sums + ray * p.channels;
   for (int32_t d = 0; d < p.channels; ++d) {
@@ -174,7 +176,7 @@ __device__ __forceinline__ void look_back(const HrCompositeParams& p, int64_t ra
                                           const RayScratch& scratch) {
   const HrRaySamples& s = p.samples;
   const int64_t chunks = divide_up(range.intervals, kWarp);
-  float behind = p.grad_transmittances[ray];
+  float behind = 0.0f;
   for (int64_t chunk = chunks - 1; chunk >= 0; --chunk) {
     const int64_t i = chunk * kWarp + lane_of_this_thread(), index = range.first + i;
     const bool mine = i < range.intervals;

@@ -41,11 +41,11 @@ typedef struct HrCompositeParams {
   const float* features;            /* [N,D]; null when D is 0 */
   float* sums;                      /* out [R,D]: weight times feature; forward only */
   float* distances;                 /* out [R]: weight times distance; forward only */
-  float* transmittances;            /* out [R]: light that gets through; forward only */
+  float* opacities;                 /* out [R]: sum of the weights; what is left of 1 gets through; forward only */
   float* weights;                   /* out [N], 0 for samples that do not count; forward only; may be null */
   const float* grad_sums;           /* [R,D]; backward only */
   const float* grad_distances;      /* [R] */
-  const float* grad_transmittances; /* [R] */
+  const float* grad_opacities;      /* [R] */
   const float* grad_weights;        /* [N]; may be null */
   float* grad_values;               /* out [N] */
   float* grad_features;             /* out [N,D]; may be null */
@@ -64,11 +64,11 @@ typedef struct HrTrigridRenderParams {
   const float* directions;          /* [R,3] */
   float* sums;                      /* out [R,F]; forward only */
   float* distances;                 /* out [R] */
-  float* transmittances;            /* out [R] */
+  float* opacities;                 /* out [R] */
   float* weights;                   /* out [N]; may be null */
   const float* grad_sums;           /* [R,F]; backward only */
   const float* grad_distances;      /* [R] */
-  const float* grad_transmittances; /* [R] */
+  const float* grad_opacities;      /* [R] */
   HrDecoderGrad grad_decoder;       /* out; may be null */
   float* grad_grid;                 /* out, as field.grid; may be null */
   float* grad_origins;              /* out [R,3]; null where grad_directions is */

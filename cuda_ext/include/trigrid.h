@@ -135,7 +135,7 @@ HR_HD void hr_trigrid_chart(const float* rotation, float scale, const float* poi
   coordinate[1] = inv_pi * atan2f(q[1], q[0]);
   coordinate[2] = two_inv_sqrt3 * sqrtf(far2) - 1.0f;
   /* sin^2(theta) = flat^2 / far^2 and cos(phi) = x / flat. */
-  *weight = far2 > 1e-30f ? 0.5f * flat * (flat + q[0]) / far2 : 0.0f;
+  *weight = far2 > 1e-30f && far2 < 3e38f ? 0.5f * flat * (flat + q[0]) / far2 : 0.0f;
 }
 
 /* What the gradients of a chart's coordinates and weight say about the point; adds to grad_point. On the axis of a sphere

@@ -24,7 +24,7 @@ from headrecon.ops._native_params_isosurface import ISOSURFACE_OPS
 from headrecon.ops._native_params_splat import SPLAT_OPS
 from headrecon.ops._native_params_volume import VOLUME_OPS
 
-ABI_VERSION = 8  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 9  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
@@ -105,10 +105,9 @@ def describe() -> dict[str, Any]:
     return report
 
 
-def use_reference(like: Array, op: str = "") -> bool:
-    """Whether an op has to run its reference on this: on the CPU without the library (or, while an op is being built,
-    without its kernel there). On a GPU nothing falls back."""
-    return not _on_gpu(like) and (not available() or (bool(op) and op not in OPS))
+def use_reference(like: Array) -> bool:
+    """Whether an op has to run its reference on this: on the CPU without the library. On a GPU nothing falls back."""
+    return not _on_gpu(like) and not available()
 
 
 def _on_gpu(like: Array) -> bool:

@@ -52,11 +52,11 @@ class DecoderWeights(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """What rays add up to: sums [R,D], distances [R], transmittances [R], weights [N] (or empty)."""
+    """What rays add up to: sums [R,D], distances [R], opacities [R], weights [N] (or empty)."""
 
     sums: Tensor
     distances: Tensor
-    transmittances: Tensor
+    opacities: Tensor
     weights: Tensor
 
 
@@ -163,6 +163,10 @@ def _room(field: Field, decoder: DecoderWeights, needs: tuple[bool, ...]) -> tup
     return grad_grid, [torch.empty_like(w) if needs[1] else None for w in decoder[:4]]
 
 
+def _nothing(sums: Sums) -> Sums:
+    return Sums(*(t.zero_() for t in sums))
+
+
 def _zeros(tensor: Tensor | None) -> Tensor | None:
     return None if tensor is None else tensor.zero_()
 
@@ -181,8 +185,8 @@ def trigrid_render(
         origins.new_empty(len(origins), len(decoder.b2) - 1), origins.new_empty(len(origins)),
         origins.new_empty(len(origins)), origins.new_empty(samples[0].num_samples if weights else 0),
     )  # fmt: skip
-    if len(origins) == 0:
-        return out
+    if samples[0].num_samples == 0:
+        return _nothing(out)
     params = _render_params(field, decoder, rays, samples, isa)
     _fill(params, **out._asdict())
     _native._run("trigrid_render", params, origins, _RAY_SIZES, _GRID_SIZES)
@@ -201,10 +205,11 @@ def trigrid_render_backward(
     """Gradients of the grid, the decoder, the origins and the directions; needs names grid, decoder, rays."""
     grad_grid, grad_decoder = _room(field, decoder, needs[:2])
     grad_rays = [torch.empty_like(rays[0]) if needs[2] else None for _ in range(2)]
-    if len(rays[0]) == 0:
-        return _zeros(grad_grid), [_zeros(g) for g in grad_decoder], grad_rays[0], grad_rays[1]
+    if samples[0].num_samples == 0:
+        found = [_zeros(g) for g in grad_rays]
+        return _zeros(grad_grid), [_zeros(g) for g in grad_decoder], found[0], found[1]
     params = _render_params(field, decoder, rays, samples, isa)
-    _fill(params, grad_sums=grads[0], grad_distances=grads[1], grad_transmittances=grads[2])
+    _fill(params, grad_sums=grads[0], grad_distances=grads[1], grad_opacities=grads[2])
     _fill(params, grad_decoder=_decoder_grad(grad_decoder), grad_grid=grad_grid)
     _fill(params, grad_origins=grad_rays[0], grad_directions=grad_rays[1])
     _native._run("trigrid_render_backward", params, rays[0], _RAY_SIZES, _GRID_SIZES)
@@ -231,8 +236,8 @@ def composite(values: Tensor, features: Tensor, samples: tuple[RaySamples, Absor
         values.new_empty(rays, features.shape[1]), values.new_empty(rays), values.new_empty(rays),
         torch.empty_like(values),
     )  # fmt: skip
-    if rays == 0:
-        return out
+    if samples[0].num_samples == 0:
+        return _nothing(out)
     params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads())
     _fill(params, values=values, features=features, **out._asdict())
     _native._run("composite", params, values, _RAY_SIZES, _RAY_SIZES)
@@ -252,11 +257,11 @@ def composite_backward(
     grad_features = torch.empty_like(features) if needs[0] else None
     grad_starts = torch.empty_like(values) if needs[1] and explicit else None
     grad_ends = torch.empty_like(values) if needs[1] and ends else None
-    if values.numel() == 0 or samples[0].num_rays == 0:
+    if samples[0].num_samples == 0:
         found = [_zeros(g) for g in (grad_values, grad_features, grad_starts, grad_ends)]
         return found[0], found[1], found[2], found[3]  # pyright: ignore[reportReturnType]
     params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads())
-    names = ("grad_sums", "grad_distances", "grad_transmittances", "grad_weights")
+    names = ("grad_sums", "grad_distances", "grad_opacities", "grad_weights")
     _fill(params, values=values, features=features, **dict(zip(names, grads, strict=True)))
     _fill(params, grad_values=grad_values, grad_features=grad_features, grad_starts=grad_starts, grad_ends=grad_ends)
     _native._run("composite_backward", params, values, _RAY_SIZES, _RAY_SIZES)

@@ -64,7 +64,7 @@ class CompositeParams(Structure):
     _fields_ = [
         ("samples", RaySamplesParams),
         *layout(
-            "values features sums distances transmittances weights grad_sums grad_distances grad_transmittances "
+            "values features sums distances opacities weights grad_sums grad_distances grad_opacities "
             "grad_weights grad_values grad_features grad_starts grad_ends",
             "",
             "channels num_threads",
@@ -80,7 +80,7 @@ class TrigridRenderParams(Structure):
         ("decoder", Decoder),
         ("samples", RaySamplesParams),
         *layout(
-            "origins directions sums distances transmittances weights grad_sums grad_distances grad_transmittances",
+            "origins directions sums distances opacities weights grad_sums grad_distances grad_opacities",
             "",
             "",
         ),
@@ -109,7 +109,7 @@ class MarchParams(Structure):
 
 
 #: The ops of this family, by the names of their C functions.
-_LATER: dict[str, type[Structure]] = {
+VOLUME_OPS: dict[str, type[Structure]] = {
     "trigrid_sample": TrigridSampleParams,
     "trigrid_sample_backward": TrigridSampleParams,
     "trigrid_decode": TrigridDecodeParams,
@@ -121,4 +121,3 @@ _LATER: dict[str, type[Structure]] = {
     "importance": ImportanceParams,
     "march": MarchParams,
 }
-VOLUME_OPS = {name: params for name, params in _LATER.items() if not name.startswith("trigrid")}

@@ -106,8 +106,8 @@ def check_behind(behind: Behind, rays: int, channels: int, what: str) -> None:
 
 def finish(sums: Sums, samples: RaySamples, behind: Behind) -> Composited:
     """Adds what lies behind the samples; plain torch, for it touches rays and no samples."""
-    features, distances, through, weights = sums
-    total = 1.0 - through
+    features, distances, total, weights = sums
+    through = 1.0 - total
     if behind.background is not None:
         features = features + through[:, None] * behind.background
     if samples.surface is not None:
@@ -224,7 +224,7 @@ _composite_backward = register_op(
     "composite_backward",
     _SCHEMA.replace(
         ") ->",
-        ", Tensor grad_sums, Tensor grad_distances, Tensor grad_transmittances, Tensor grad_weights, "
+        ", Tensor grad_sums, Tensor grad_distances, Tensor grad_opacities, Tensor grad_weights, "
         "bool need_features, bool need_distances) ->",
     ),
     _backward_kernel,

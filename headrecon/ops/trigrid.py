@@ -160,7 +160,7 @@ _SCHEMA = "(Tensor grid, Tensor? rotations, Tensor points, int[] axes, float sca
 
 
 def _sample_kernel(grid: Tensor, rotations: Tensor | None, points: Tensor, axes: list[int], scale: float) -> Tensor:
-    if _native.use_reference(points, "trigrid_sample"):
+    if _native.use_reference(points):
         return sample_reference(grid, rotations, points, axes, scale)
     return _native_calls_volume.trigrid_sample(Field(grid.contiguous(), rotations, axes, scale), points.contiguous())
 
@@ -178,7 +178,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grid, rotations, points = ctx.saved_tensors
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[2])
     # Below autograd nothing is recorded, so the twin's gradients are taken here.
-    run = _backward_kernel if _native.use_reference(points, "trigrid_sample") else _sample_backward
+    run = _backward_kernel if _native.use_reference(points) else _sample_backward
     found = run(grid, rotations, points, ctx.axes, ctx.scale, grad, *needs)
     grad_grid, grad_points = (g if need else None for g, need in zip(found, needs, strict=True))
     return grad_grid, None, grad_points, None, None
@@ -187,7 +187,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _backward_kernel(
     grid: Tensor, rotations: Tensor | None, points: Tensor, axes: list[int], scale: float, grad: Tensor, *needs: bool
 ) -> tuple[Tensor, Tensor]:
-    if _native.use_reference(points, "trigrid_sample"):
+    if _native.use_reference(points):
         found = gradients_of(
             lambda g, p: sample_reference(g, rotations, p, axes, scale), (grid, points), needs, (grad,)
         )

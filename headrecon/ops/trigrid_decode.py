@@ -107,7 +107,7 @@ def unpack(arguments: tuple[Any, ...]) -> tuple[Field, DecoderWeights, Tensor]:
 
 def _decode_kernel(*arguments: Any) -> tuple[Tensor, Tensor]:
     field, decoder, points = unpack(arguments)
-    run = decode_by_twin if _native.use_reference(points, "trigrid_decode") else _native_calls_volume.trigrid_decode
+    run = decode_by_twin if _native.use_reference(points) else _native_calls_volume.trigrid_decode
     return run(field, decoder, points)
 
 
@@ -124,7 +124,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     need = ctx.needs_input_grad
     # Below autograd nothing is recorded, so the twin's gradients are taken here.
-    run = _backward_kernel if _native.use_reference(grads[0], "trigrid_decode") else _decode_backward
+    run = _backward_kernel if _native.use_reference(grads[0]) else _decode_backward
     found = run(*ctx.saved_tensors, *ctx.rest, *grads, need[0], any(need[2:6]), need[6])
     needed = (need[0], *need[2:7])
     grid, w1, b1, w2, b2, points = (g if wanted else None for g, wanted in zip(found, needed, strict=True))
@@ -135,7 +135,7 @@ def _backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     *given, grad_densities, grad_features, need_grid, need_decoder, need_points = arguments
     field, decoder, points = unpack(tuple(given))
     grads = (grad_densities.contiguous(), grad_features.contiguous())
-    if _native.use_reference(points, "trigrid_decode"):
+    if _native.use_reference(points):
         found = gradients_of(
             lambda g, w1, b1, w2, b2, p: decode_by_twin(
                 field._replace(grid=g), DecoderWeights(w1, b1, w2, b2, decoder.activation), p

@@ -112,7 +112,7 @@ def _unpack(
 def _render_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     field, decoder, rays, samples = _unpack(arguments)
     wanted = arguments[-1]
-    if _native.use_reference(rays[0], "trigrid_render"):
+    if _native.use_reference(rays[0]):
         found = render_reference(field, decoder, rays, samples)
         return (*found[:3], found[3] if wanted else found[3].new_empty(0))
     return tuple(_native_calls_volume.trigrid_render(field, decoder, rays, samples, wanted))
@@ -136,7 +136,7 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     need = ctx.needs_input_grad
     needs = (need[0], any(need[2:6]), need[6] or need[7])
     # Below autograd nothing is recorded, so the twin's gradients are taken here.
-    run = _backward_kernel if _native.use_reference(grads[0], "trigrid_render") else _render_backward
+    run = _backward_kernel if _native.use_reference(grads[0]) else _render_backward
     found = run(*ctx.saved_tensors, *ctx.rest, *grads[:3], *needs)
     results: list[Tensor | None] = [None] * (_INPUTS + 6)
     for place, grad in zip(_DIFFERENTIABLE, found, strict=True):
@@ -147,7 +147,7 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
 def _backward_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     needs, grads = arguments[-3:], tuple(g.contiguous() for g in arguments[-6:-3])
     field, decoder, rays, samples = _unpack(arguments)
-    if _native.use_reference(rays[0], "trigrid_render"):
+    if _native.use_reference(rays[0]):
         found = gradients_of(
             lambda g, w1, b1, w2, b2, o, d: render_reference(
                 field._replace(grid=g), DecoderWeights(w1, b1, w2, b2, decoder.activation), (o, d), samples
@@ -176,7 +176,7 @@ _render_backward = register_op(
     "trigrid_render_backward",
     _SCHEMA.replace(
         ", bool weights) -> (Tensor, Tensor, Tensor, Tensor)",
-        ", Tensor grad_sums, Tensor grad_distances, Tensor grad_transmittances, bool need_grid, bool need_decoder, "
+        ", Tensor grad_sums, Tensor grad_distances, Tensor grad_opacities, bool need_grid, bool need_decoder, "
         "bool need_rays) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     ),
     _backward_kernel,

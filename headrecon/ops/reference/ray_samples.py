@@ -64,7 +64,7 @@ def _take(values: Tensor, index: Tensor) -> Tensor:
 def composite_reference(
     values: Tensor, features: Tensor, samples: RaySamples, absorption: Absorption
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums [R,D], distances [R], transmittances [R] and weights [N] of values [N] and features [N,D]."""
+    """Sums [R,D], distances [R], opacities [R] and weights [N] of values [N] and features [N,D]."""
     index, there = padded(samples)
     start, end, counts = intervals(samples)
     value, feature = _take(values, index), _take(features, index)
@@ -83,9 +83,8 @@ def composite_reference(
     middle = torch.where(used | torch.isfinite(start + end), (start + end) / 2, 0.0)
     sums = (weight[..., None] * feature).sum(1)
     distances = (weight * middle).sum(1)
-    transmittances = torch.where(going, keep, 1.0).prod(1)
     weights = values.new_zeros(values.shape[0]).index_add(0, index[there], weight[there])
-    return sums, distances, transmittances, weights
+    return sums, distances, weight.sum(1), weights
 
 
 def opacity(value: Tensor, length: Tensor, absorption: Absorption) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,8 @@ def sphere_coordinates(position: Tensor) -> tuple[Tensor, Tensor]:
     theta = torch.atan2(flat, z)
     phi = torch.where(on_axis, torch.atan2(y, x).detach(), torch.atan2(y, torch.where(on_axis, 1.0, x)))
     radius = torch.where(far2 > 0, torch.where(far2 > 0, far2, 1.0).sqrt(), 0.0)
-    weight = torch.where(far2 > 1e-30, 0.5 * flat * (flat + x) / torch.where(far2 > 1e-30, far2, 1.0), 0.0)
+    there = (far2 > 1e-30) & (far2 < 3e38)
+    weight = torch.where(there, 0.5 * flat * (flat + x) / torch.where(there, far2, 1.0), 0.0)
     return torch.stack([2 / math.pi * theta - 1, phi / math.pi, 2 / math.sqrt(3) * radius - 1], -1), weight
 
 

@@ -21,7 +21,7 @@ def sample_distances(samples: RaySamples) -> Tensor:
 def render_reference(
     field: tuple, decoder: tuple, rays: tuple[Tensor, Tensor], samples: tuple[RaySamples, Absorption]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums [R,F], distances [R], transmittances [R] and weights [N]; arguments as of `_native_calls_volume`."""
+    """Sums [R,F], distances [R], opacities [R] and weights [N]; arguments as of `_native_calls_volume`."""
     grid, rotations, axes, scale = field
     origins, directions = rays
     index, there = padded(samples[0])
