@@ -44,6 +44,8 @@ HR_DECLARE_CUDA_OP(antialias_backward, HrAntialiasParams);
 HR_DECLARE_CUDA_OP(shade, HrShadeParams);
 HR_DECLARE_CUDA_OP(splat_project, HrSplatProjectParams);
 HR_DECLARE_CUDA_OP(splat_project_backward, HrSplatProjectGradParams);
+HR_DECLARE_CUDA_OP(splat_harmonics, HrSplatHarmonicsParams);
+HR_DECLARE_CUDA_OP(splat_harmonics_backward, HrSplatHarmonicsGradParams);
 HR_DECLARE_CUDA_OP(splat_tiles, HrSplatTilesParams);
 HR_DECLARE_CUDA_OP(splat_composite, HrSplatCompositeParams);
 HR_DECLARE_CUDA_OP(splat_composite_backward, HrSplatCompositeGradParams);

@@ -38,7 +38,7 @@ __device__ __forceinline__ HrSplatGaussian<float> load_gaussian(const Params& p,
 }
 
 __device__ __forceinline__ int32_t count_tiles(const HrSplatProjectParams& p, const HrSplat<float>& splat) {
-  if (!(splat.radius_x > 0.0f)) return 0;
+  if (!(splat.radius_x > 0.0f || splat.radius_y > 0.0f)) return 0;
   const HrSplatBounds<float> bounds = hr_splat_bounds(splat.field);
   const HrSplatRange rows = hr_splat_tile_rows(bounds, p.height, p.tile_size);
   int32_t tiles = 0;
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) project_gaussians(HrSplatProjectPara
         hr_splat_stages(g, camera, p.eps2d, p.antialiased != 0, &stages);
         float normal[3], weight[3];
         hr_splat_normal(g, camera, stages.rot, normal, weight);
-        for (int i = 0; i < 3; ++i) p.normals[3 * at + i] = splat.radius_x > 0.0f ? normal[i] : 0.0f;
+        for (int i = 0; i < 3; ++i) p.normals[3 * at + i] = splat.field[HR_SPLAT_OPACITY] > 0.0f ? normal[i] : 0.0f;
       }
     }
     const int64_t sum = sum_over_warp(tiles);
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) project_gradients(HrSplatProjectGrad
     for (int64_t camera = 0; camera < p.cameras; ++camera) {
       const int64_t image = set * p.cameras + camera, at = image * p.num_gaussians + place.item;
       HrSplatGaussianGrad<float> grad = {};
-      const bool drawn = inside && p.radii[2 * at] > 0.0f;
+      const bool drawn = inside && (p.radii[2 * at] > 0.0f || p.radii[2 * at + 1] > 0.0f);
       if (drawn) {
         const HrSplatCamera k = hr_splat_camera(p.viewmats + 16 * image, p.Ks + 9 * image, p.width, p.height);
         const float* by_normal = p.grad_normals ? p.grad_normals + 3 * at : nullptr;
