@@ -112,15 +112,20 @@ def harmonics_backward(
 
 
 def tiles(
-    seen: tuple[Tensor, Tensor, Tensor], totals: Tensor, view: SplatView, with_entries: bool
+    seen: tuple[Tensor, Tensor, Tensor],
+    totals: Tensor,
+    view: SplatView,
+    with_entries: bool,
+    max_pairs: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Offsets int32 [I*T + 1], ids int32 [M], entries int32 [M] or [0]. Waits for a GPU, to know M.
+    """Offsets int32 [I*T + 1], ids int32 [M], entries int32 [M] or [0].
 
-    seen: splats, radii and tiles of `project`.
+    seen: splats, radii and tiles of `project`. M is how many pairs there are, for which this waits for a GPU; unless
+    max_pairs says for how many a GPU shall have room.
     """
     splats = seen[0]
     images, rows_and_columns = splats.shape[0], view.tiles
-    count = int(totals.sum())
+    count = max_pairs if max_pairs is not None and _native._on_gpu(splats) else int(totals.sum())
     if count >= 2**31:
         raise ShapeError(
             f"splat_gaussians: {count} pairs of splats and tiles, at most 2^31 fit; draw fewer cameras at once"

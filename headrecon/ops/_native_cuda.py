@@ -21,6 +21,22 @@ from headrecon.ops import _native
 
 LIBRARY = "libheadrecon_cuda.so"
 _STATUS_CUDA = 4  # HR_ERROR_CUDA in hr_common.h
+_MESH_FAULT = "faces must index the vertices, pixels the faces"
+_RAY_FAULT = "offsets must rise from 0 to the number of samples"
+_LIST_FAULT = "the lists of splats must number the splats, and be those of the pictures"
+_POINT_FAULT = "neighbours must be -1 or number the points"
+#: What an op means when its kernels find an index out of range.
+FAULTS = {
+    "composite": _RAY_FAULT,
+    "composite_backward": _RAY_FAULT,
+    "trigrid_render": _RAY_FAULT,
+    "trigrid_render_backward": _RAY_FAULT,
+    "splat_tiles": "more pairs of splats and tiles than max_pairs gave room for; the farthest were left out",
+    "splat_composite": _LIST_FAULT,
+    "splat_composite_backward": _LIST_FAULT,
+    "blend_points": _POINT_FAULT,
+    "blend_points_backward": _POINT_FAULT,
+}
 
 
 class Launch(Structure):
@@ -103,7 +119,7 @@ def raise_faults() -> None:
             continue
         words[slot] = 0
         raise ShapeError(
-            f"{op}: an index was out of range on the GPU (faces must index the vertices, pixels the faces). An earlier "
+            f"{op}: an index was out of range on the GPU ({FAULTS.get(op, _MESH_FAULT)}). An earlier "
             "call may be to blame: with CUDA_LAUNCH_BLOCKING=1 in the environment each call reports its own"
         )
 

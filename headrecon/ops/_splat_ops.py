@@ -155,16 +155,21 @@ def _harmonics_grad_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _tiles(*arguments: Any) -> tuple[Tensor, ...]:
-    seen, totals, with_entries, view = arguments[:3], arguments[3], arguments[4], SplatView(*arguments[5:])
+    seen, totals, (with_entries, max_pairs), view = (
+        arguments[:3],
+        arguments[3],
+        arguments[4:6],
+        SplatView(*arguments[6:]),
+    )
     if not _native.use_reference(totals):
-        return calls.tiles(_given(*seen), totals, view, with_entries)  # type: ignore[arg-type]
+        return calls.tiles(_given(*seen), totals, view, with_entries, max_pairs)  # type: ignore[arg-type]
     offsets, ids = tiles_reference(seen[0], seen[1], view)
     return offsets, ids, ids.new_empty(0)  # the twin of the backward pass has no use for entries
 
 
 def _tiles_fake(*arguments: Any) -> tuple[Tensor, ...]:
     splats, with_entries = arguments[0], arguments[4]
-    rows, columns = SplatView(*arguments[5:]).tiles
+    rows, columns = SplatView(*arguments[6:]).tiles
     count = torch.library.get_ctx().new_dynamic_size()
     return (
         splats.new_empty((splats.shape[0] * rows * columns + 1,), dtype=torch.int32),
@@ -206,8 +211,8 @@ _harmonics_grad = register_op(
 )
 splat_tiles = register_op(
     "splat_tiles",
-    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, bool with_entries, {_VIEW}) "
-    "-> (Tensor, Tensor, Tensor)",
+    f"(Tensor splats, Tensor radii, Tensor tiles, Tensor totals, bool with_entries, int? max_pairs, "
+    f"{_VIEW}) -> (Tensor, Tensor, Tensor)",
     _tiles,
     _tiles_fake,
 )

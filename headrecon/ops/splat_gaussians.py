@@ -22,6 +22,7 @@ from torch import Tensor
 
 from headrecon.errors import HeadReconError, ShapeError
 from headrecon.geometry.harmonics import MAX_DEGREE, num_harmonics
+from headrecon.ops import _native
 from headrecon.ops._splat_composite import splat_composite
 from headrecon.ops._splat_ops import splat_harmonics, splat_project, splat_tiles
 from headrecon.ops.reference.splat import camera_centers
@@ -41,7 +42,9 @@ class SplatOptions:
     every splat, so that none falls between pixels. antialiased: its opacity shrinks as the blur widens it
     (Mip-Splatting, section 4.2); a model must be rendered as it was fitted. radius_clip: pixels; smaller splats are
     left out. sh_degree: 0 to 3, of the harmonics that are used; None: all that the coefficients allow. depth,
-    median_depth, normals: pictures to make. centre_gradients: see `SplatInfo.centre_gradients`.
+    median_depth, normals: pictures to make. centre_gradients: see `SplatInfo.centre_gradients`. max_pairs: on a GPU,
+    room for so many pairs of Gaussians and tiles (the sum of SplatInfo.tiles), the nearest; more are reported by the
+    next call. None: the GPU counts them, which this waits for, and which a CUDA graph cannot capture.
     """
 
     near_z: float = DEFAULT_NEAR_Z
@@ -54,6 +57,7 @@ class SplatOptions:
     median_depth: bool = False
     normals: bool = False
     centre_gradients: bool = False
+    max_pairs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -139,9 +143,11 @@ def splat_gaussians(
     flat, images = splats.flatten(0, 1), sets * count
     probe = means.new_zeros((*lead, count, n, 4), requires_grad=True) if options.centre_gradients else None
     behind = means.new_zeros(1, colours.shape[-1]) if background is None else background.reshape(-1, colours.shape[-1])
-    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (flat, colours, behind, probe))
+    # What says where a splat stands in the lists serves backward passes that gather, as the CPU's does.
+    gathers = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (flat, colours, behind, probe))
+    gathers = gathers and not _native._on_gpu(means)
     offsets, ids, entries = splat_tiles(
-        flat.detach(), radii.flatten(0, 1), tiles.flatten(0, 1), totals.flatten(0, 1), learns, *view
+        flat.detach(), radii.flatten(0, 1), tiles.flatten(0, 1), totals.flatten(0, 1), gathers, options.max_pairs, *view
     )
     image, depth_sum, normal_sum, left, _, median = splat_composite(
         flat,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -30,13 +32,28 @@ def emulation_command() -> list[str]:
 
 
 def build_emulated(folder: Path, *flags: str) -> Path:
-    """Compile cuda_ext/cuda with the C++ compiler and host_emulation.h; returns the library."""
+    """Compile cuda_ext/cuda with the C++ compiler and host_emulation.h; returns the library.
+
+    Objects are kept in build/emulated, by the hash of all that goes into them: most runs change few kernels or none.
+    """
     command = [*emulation_command(), *flags]
+    kept = CUDA_EXT.parent / "build" / "emulated"
+    kept.mkdir(parents=True, exist_ok=True)
+    common = hashlib.sha256(shlex.join(command).encode())
+    for header in sorted([*(CUDA_EXT / "include").iterdir(), *(CUDA_EXT / "cuda").glob("*.h")]):
+        common.update(header.read_bytes())
 
     def compile_one(source: Path) -> str:
-        built = str(folder / f"{source.stem}.o")
-        subprocess.run([*command, "-x", "c++", "-c", str(source), "-o", built], check=True, timeout=300)
-        return built
+        own = common.copy()
+        own.update(source.read_bytes())
+        built = kept / f"{source.stem}-{own.hexdigest()[:16]}.o"
+        if not built.exists():
+            partial = folder / f"{source.stem}.o"
+            subprocess.run([*command, "-x", "c++", "-c", str(source), "-o", str(partial)], check=True, timeout=300)
+            for old in kept.glob(f"{source.stem}-*.o"):
+                old.unlink(missing_ok=True)
+            shutil.move(partial, built)
+        return str(built)
 
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(compile_one, sorted((CUDA_EXT / "cuda").glob("*.cu"))))

@@ -14,7 +14,6 @@ import torch
 from headrecon.errors import HeadReconError, NativeMissing, ShapeError
 from headrecon.ops import _native, _native_cuda
 from headrecon.ops._native_params import RasterizeParams
-from headrecon.ops._native_params_splat import SPLAT_OPS
 from headrecon.ops._native_params_volume import VOLUME_OPS
 from headrecon.ops._register import on_one_device
 from headrecon.ops.interpolate import interpolate
@@ -26,7 +25,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 CLIP = (0.005, float("inf"), False)
 #: Ops whose CUDA kernels are being written.
 AWAITED = {
-    "point_index", "query_points", "blend_points", "blend_points_backward", *SPLAT_OPS,
+    "point_index", "query_points", "blend_points", "blend_points_backward",
     *(op for op in VOLUME_OPS if op.startswith("trigrid")),
 }  # fmt: skip
 TRIANGLE = torch.tensor([[0, 1, 2]], dtype=torch.int32)
