@@ -98,7 +98,7 @@ def _project_grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
             grad_splats.contiguous(),
             None if grad_normals is None else grad_normals.contiguous(),
         )
-        return _or_empty(calls.project_backward(_given(*gaussians), _given(*cameras), view, given, needs), radii)  # type: ignore[arg-type]
+        return _or_empty(calls.project_backward(_given(*gaussians), _given(*cameras), view, given, tuple(needs)), radii)  # type: ignore[arg-type]
 
     def run(means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmats: Tensor) -> tuple[Tensor, ...]:
         found = project_reference((means, quats, scales, opacities), (viewmats, cameras[1]), view)
@@ -139,7 +139,7 @@ def _harmonics_backward(ctx: Any, grad: Tensor) -> Any:
 def _harmonics_grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     inputs, seen, (degree, needs) = arguments[:4], arguments[4:6], arguments[6:]
     if not _native.use_reference(inputs[0]):
-        return _or_empty(calls.harmonics_backward(_given(*inputs), degree, _given(*seen), needs), inputs[0])  # type: ignore[arg-type]
+        return _or_empty(calls.harmonics_backward(_given(*inputs), degree, _given(*seen), tuple(needs)), inputs[0])  # type: ignore[arg-type]
 
     def run(means: Tensor, coefficients: Tensor, centers: Tensor) -> Tensor:
         return harmonics_reference(means, coefficients, centers, inputs[3], degree)
