@@ -44,6 +44,13 @@ struct Round {
   int64_t first, count, capacity;
 };
 
+// Positions between the beginnings of levels in the scratch memory: five cache lines more than a round has. A power of two
+// would put the same position of all levels into the same set of every cache, which costs more than the turning itself.
+template <class Params>
+int64_t level_stride(const Params& p, int64_t capacity) {
+  return capacity * p.features + 80;
+}
+
 template <class Params>
 class Rounds {
  public:
@@ -51,7 +58,7 @@ class Rounds {
     const int64_t row = static_cast<int64_t>(p_.levels) * p_.features;
     capacity_ = std::max(kScratchFloats / row / kPositionsPerTask, int64_t{1}) * kPositionsPerTask;
     capacity_ = std::min(capacity_, p_.num_positions);
-    resize(memory_.levels, capacity_ * row);
+    resize(memory_.levels, level_stride(p_, capacity_) * p_.levels);
     resize(memory_.xyz, capacity_ * p_.dims);
   }
 
@@ -79,7 +86,7 @@ class Rounds {
   }
 
   // What the scratch memory holds of level l, from position `begin` of the round on.
-  float* values(int64_t l, int64_t begin) { return memory_.levels.data() + (l * capacity_ + begin) * p_.features; }
+  float* values(int64_t l, int64_t begin) { return memory_.levels.data() + l * level_stride(p_, capacity_) + begin * p_.features; }
 
   static void resize(std::vector<float>& vector, int64_t floats) {
     if (vector.size() < static_cast<size_t>(floats)) vector.resize(floats);
@@ -121,7 +128,7 @@ void turn(Float* rows, float* levels, int64_t level_stride, int64_t num_levels, 
 
 template <bool kToRows, class Float, class Params>
 void turn_round(const Params& p, const Round& round, Float* rows, float* levels) {
-  const int64_t tasks = (round.count + kRowsPerTask - 1) / kRowsPerTask, stride = round.capacity * p.features;
+  const int64_t tasks = (round.count + kRowsPerTask - 1) / kRowsPerTask, stride = level_stride(p, round.capacity);
   Float* first = rows + round.first * p.levels * p.features;
   parallel_for(tasks, p.num_threads, [&](int64_t task) {
     const int64_t begin = task * kRowsPerTask, end = std::min(begin + kRowsPerTask, round.count);
@@ -182,24 +189,26 @@ void add_to_tables(const HrHashgridGradParams& p, const Round& round, Rounds<HrH
   });
 }
 
+// Level after level, so that all threads read the same table; the sums of a position are in the order of the levels.
 void add_to_positions(const HrHashgridGradParams& p, const Round& round, Rounds<HrHashgridGradParams>& rounds,
                       std::vector<float>& grad_xyz) {
   const HashgridKernels& kernels = kernels_for(p.isa);
   Rounds<HrHashgridGradParams>::resize(grad_xyz, round.capacity * p.dims);
+  std::fill_n(grad_xyz.data(), round.capacity * p.dims, 0.0f);
   const int64_t tasks = (round.count + kPositionsPerTask - 1) / kPositionsPerTask;
+  for (int64_t l = 0; l < p.levels; ++l) {
+    parallel_for(tasks, p.num_threads, [&](int64_t task) {
+      const int64_t begin = task * kPositionsPerTask, end = std::min(begin + kPositionsPerTask, round.count);
+      float* own[3] = {};
+      for (int d = 0; d < p.dims; ++d) own[d] = grad_xyz.data() + d * round.capacity + begin;
+      kernels.add_to_positions(rounds.level(l, begin, end), p.dims, p.features, rounds.values(l, begin), own);
+    });
+  }
   parallel_for(tasks, p.num_threads, [&](int64_t task) {
     const int64_t begin = task * kPositionsPerTask, end = std::min(begin + kPositionsPerTask, round.count);
-    float* own[3] = {};
-    for (int d = 0; d < p.dims; ++d) {
-      own[d] = grad_xyz.data() + d * round.capacity + begin;
-      std::memset(own[d], 0, sizeof(float) * (end - begin));
-    }
-    for (int64_t l = 0; l < p.levels; ++l) {
-      kernels.add_to_positions(rounds.level(l, begin, end), p.dims, p.features, rounds.values(l, begin), own);
-    }
-    float* out = p.grad_positions + (round.first + begin) * p.dims;
-    for (int64_t i = 0; i < end - begin; ++i) {
-      for (int d = 0; d < p.dims; ++d) out[i * p.dims + d] = own[d][i];
+    for (int64_t i = begin; i < end; ++i) {
+      float* out = p.grad_positions + (round.first + i) * p.dims;
+      for (int d = 0; d < p.dims; ++d) out[d] = grad_xyz[d * round.capacity + i];
     }
   });
 }

@@ -4,10 +4,7 @@
 // instruction set gives the same bits.
 
 #include "hashgrid_level.h"
-
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
+#include "hashgrid_rows.h"
 
 namespace hr {
 namespace {
@@ -69,32 +66,41 @@ inline void find_corners(const HashgridLevel& level, int64_t first, Corners<D>& 
   find_weights(at);
 }
 
+// Asks for the lines of a block's entries ahead of their use. Corners that differ in x share a line, mostly.
+template <int D, int F>
+inline void prefetch(const Corners<D>& at, int i, const float* table) {
+  for (int c = 0; c < Corners<D>::kCount; c += 2) __builtin_prefetch(table + static_cast<int64_t>(at.entry[c][i]) * F);
+}
+
 template <int D, int F>
 inline void encode_one(const HashgridLevel& level, const Corners<D>& at, int i, float* out) {
-  float even[F], odd[F];
-  for (int f = 0; f < F; ++f) {
-    even[f] = at.weight[0][i] * level.table[at.entry[0][i] * F + f];
-    odd[f] = at.weight[1][i] * level.table[at.entry[1][i] * F + f];
-  }
+  const auto entry = [&](int c) { return Row<F>::load(level.table + static_cast<int64_t>(at.entry[c][i]) * F); };
+  Row<F> even = entry(0).times(at.weight[0][i]), odd = entry(1).times(at.weight[1][i]);
+#pragma GCC unroll 3
   for (int c = 2; c < Corners<D>::kCount; c += 2) {
-    const float *t0 = level.table + at.entry[c][i] * F, *t1 = level.table + at.entry[c + 1][i] * F;
-    for (int f = 0; f < F; ++f) even[f] = fmaf(at.weight[c][i], t0[f], even[f]);
-    for (int f = 0; f < F; ++f) odd[f] = fmaf(at.weight[c + 1][i], t1[f], odd[f]);
+    even = entry(c).times_plus(at.weight[c][i], even);
+    odd = entry(c + 1).times_plus(at.weight[c + 1][i], odd);
   }
-  for (int f = 0; f < F; ++f) out[f] = even[f] + odd[f];
+  even.plus(odd).store(out);
 }
 
 #if defined(__AVX512F__)
-// Eight positions of two features: pairs of floats are gathered as doubles.
+// Eight pairs of floats, gathered as doubles.
+inline __m512 gather_pairs(const float* table, const uint32_t* entry) {
+  const __m256i at = _mm256_load_si256(reinterpret_cast<const __m256i*>(entry));
+  return _mm512_castpd_ps(_mm512_mask_i32gather_pd(_mm512_setzero_pd(), 0xff, at, table, 8));
+}
+
+// Eight positions of two features.
 template <int D>
 inline void encode_pairs(const HashgridLevel& level, const Corners<D>& at, float* out) {
   const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
   for (int i = 0; i < kBlock; i += 8) {
     __m512 sum[2];
+#pragma GCC unroll 8
     for (int c = 0; c < Corners<D>::kCount; ++c) {
-      const __m256i entry = _mm256_load_si256(reinterpret_cast<const __m256i*>(at.entry[c] + i));
-      const __m512 pair = _mm512_castpd_ps(_mm512_i32gather_pd(entry, level.table, 8));
-      const __m512 weight = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(_mm256_load_ps(at.weight[c] + i)));
+      const __m512 pair = gather_pairs(level.table, at.entry[c] + i);
+      const __m512 weight = _mm512_maskz_permutexvar_ps(0xffff, twice, _mm512_castps256_ps512(_mm256_load_ps(at.weight[c] + i)));
       sum[c & 1] = c < 2 ? _mm512_mul_ps(weight, pair) : _mm512_fmadd_ps(weight, pair, sum[c & 1]);
     }
     _mm512_storeu_ps(out + 2 * i, _mm512_add_ps(sum[0], sum[1]));
@@ -118,6 +124,20 @@ void encode_level(const HashgridLevel& level, float* values) {
   }
 }
 
+template <int D, int F, bool kWhole>
+inline void add_block(const Corners<D>& at, int n, const float* grad, float* grad_table, uint32_t begin, uint32_t end) {
+  for (int i = 0; i < n; ++i) {
+    const Row<F> g = Row<F>::load(grad + i * F);
+#pragma GCC unroll 8
+    for (int c = 0; c < Corners<D>::kCount; ++c) {
+      const uint32_t entry = at.entry[c][i];
+      if (!kWhole && (entry < begin || entry >= end)) continue;
+      float* out = grad_table + static_cast<int64_t>(entry) * F;
+      g.times_plus(at.weight[c][i], Row<F>::load(out)).store(out);
+    }
+  }
+}
+
 template <int D, int F>
 void add_to_table(const HashgridLevel& level, const float* grad, float* grad_table, uint32_t begin, uint32_t end) {
   const bool whole = begin == 0 && end >= level.size;
@@ -125,14 +145,10 @@ void add_to_table(const HashgridLevel& level, const float* grad, float* grad_tab
   for (int64_t first = 0; first < level.count; first += kBlock) {
     find_corners(level, first, at);
     const int n = level.count - first < kBlock ? static_cast<int>(level.count - first) : kBlock;
-    for (int i = 0; i < n; ++i) {
-      const float* g = grad + (first + i) * F;
-      for (int c = 0; c < Corners<D>::kCount; ++c) {
-        const uint32_t entry = at.entry[c][i];
-        if (!whole && (entry < begin || entry >= end)) continue;
-        float* out = grad_table + static_cast<int64_t>(entry) * F;
-        for (int f = 0; f < F; ++f) out[f] = fmaf(at.weight[c][i], g[f], out[f]);
-      }
+    if (whole) {
+      add_block<D, F, true>(at, n, grad + first * F, grad_table, begin, end);
+    } else {
+      add_block<D, F, false>(at, n, grad + first * F, grad_table, begin, end);
     }
   }
 }
@@ -154,29 +170,63 @@ inline void differences(const float (*value)[kBlock], const Corners<D>& at, int 
   if (D == 3) out[D - 1] = along[1][2] - along[0][2];
 }
 
+// Products of the entries of a block with the gradients of the values.
+template <int D, int F>
+inline void find_products(const HashgridLevel& level, const Corners<D>& at, int n, const float* grad, float (*value)[kBlock]) {
+  for (int i = 0; i < n; ++i) {
+#pragma GCC unroll 8
+    for (int c = 0; c < Corners<D>::kCount; ++c) {
+      value[c][i] = dot<F>(grad + i * F, level.table + static_cast<int64_t>(at.entry[c][i]) * F);
+    }
+  }
+}
+
+#if defined(__AVX512F__)
+template <int D>
+inline void find_pair_products(const HashgridLevel& level, const Corners<D>& at, const float* grad, float (*value)[kBlock]) {
+  const __m512i first = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const __m512i second = _mm512_add_epi32(first, _mm512_set1_epi32(1));
+  for (int i = 0; i < kBlock; i += 16) {
+    const __m512 g0 = _mm512_loadu_ps(grad + 2 * i), g1 = _mm512_loadu_ps(grad + 2 * i + 16);
+#pragma GCC unroll 8
+    for (int c = 0; c < Corners<D>::kCount; ++c) {
+      const __m512 low = _mm512_mul_ps(g0, gather_pairs(level.table, at.entry[c] + i));
+      const __m512 high = _mm512_mul_ps(g1, gather_pairs(level.table, at.entry[c] + i + 8));
+      const __m512 sum = _mm512_add_ps(_mm512_permutex2var_ps(low, first, high), _mm512_permutex2var_ps(low, second, high));
+      _mm512_store_ps(value[c] + i, sum);
+    }
+  }
+}
+#endif
+
 template <int D, int F>
 void add_to_positions(const HashgridLevel& level, const float* grad, float* const* grad_xyz) {
   Corners<D> at;
-  alignas(64) float value[Corners<D>::kCount][kBlock];
+  alignas(64) float value[Corners<D>::kCount][kBlock] = {};
+  alignas(64) float moved[D][kBlock];
   for (int64_t first = 0; first < level.count; first += kBlock) {
     find_corners(level, first, at);
     const int n = level.count - first < kBlock ? static_cast<int>(level.count - first) : kBlock;
-    for (int i = 0; i < n; ++i) {
-      const float* g = grad + (first + i) * F;
-      for (int c = 0; c < Corners<D>::kCount; ++c) {
-        const float* t = level.table + static_cast<int64_t>(at.entry[c][i]) * F;
-        float dot = g[0] * t[0];
-        for (int f = 1; f < F; ++f) dot = fmaf(g[f], t[f], dot);
-        value[c][i] = dot;
-      }
+#if defined(__AVX512F__)
+    if (F == 2 && n == kBlock) {
+      find_pair_products(level, at, grad + first * F, value);
+    } else {
+      find_products<D, F>(level, at, n, grad + first * F, value);
     }
-    for (int i = 0; i < n; ++i) {
-      float moved[D];
-      differences(value, at, i, moved);
-      for (int d = 0; d < D; ++d) {
-        const float x = level.xyz[d][first + i], slope = hr_hashgrid_slope(x, level.scale, level.smoothstep);
-        const float sum = fmaf(slope, moved[d], grad_xyz[d][first + i]);
-        grad_xyz[d][first + i] = hr_hashgrid_inside(x) ? sum : 0.0f;
+#else
+    find_products<D, F>(level, at, n, grad + first * F, value);
+#endif
+    for (int i = 0; i < kBlock; ++i) {
+      float own[D];
+      differences(value, at, i, own);
+      for (int d = 0; d < D; ++d) moved[d][i] = own[d];
+    }
+    for (int d = 0; d < D; ++d) {
+      const float* xs = level.xyz[d] + first;
+      float* out = grad_xyz[d] + first;
+      for (int i = 0; i < n; ++i) {
+        const float sum = fmaf(hr_hashgrid_slope(xs[i], level.scale, level.smoothstep), moved[d][i], out[i]);
+        out[i] = hr_hashgrid_inside(xs[i]) ? sum : 0.0f;
       }
     }
   }

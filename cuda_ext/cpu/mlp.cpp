@@ -35,8 +35,8 @@ void pack_layer(const float* matrix, const float* bias, const MlpPlanLayer& laye
   for (int o = 0; o < layer.outputs; ++o) {
     for (int i = 0; i < layer.inputs; ++i) {
       const float value = matrix[static_cast<int64_t>(o) * layer.inputs + i];
-      transposed[static_cast<int64_t>(i) * layer.padded_outputs + o] = value;
-      if (straight) straight[static_cast<int64_t>(o) * layer.padded_inputs + i] = value;
+      transposed[i * mlp_stride(layer.padded_outputs) + o] = value;
+      if (straight) straight[o * mlp_stride(layer.padded_inputs) + i] = value;
     }
     if (bias) biases[o] = bias[o];
   }
@@ -57,17 +57,19 @@ Packed pack(const Params& p, bool backward) {
     layer.sums = packed.sums;
     layer.bias_sums = packed.sums + static_cast<int64_t>(layer.outputs) * layer.padded_inputs;
     packed.sums = layer.bias_sums + layer.padded_outputs;
-    floats += static_cast<int64_t>(layer.inputs + 1) * layer.padded_outputs;
-    if (backward) floats += static_cast<int64_t>(layer.outputs) * layer.padded_inputs;
+    floats += (layer.inputs + 1) * mlp_stride(layer.padded_outputs);
+    if (backward) floats += layer.outputs * mlp_stride(layer.padded_inputs);
   }
-  packed.floats.assign(floats, 0.0f);
-  float* at = packed.floats.data();
+  constexpr int64_t kLine = 16;  // floats; all parts are multiples of it, so that no vector lies across two lines
+  packed.floats.assign(floats + kLine, 0.0f);
+  const uintptr_t past = reinterpret_cast<uintptr_t>(packed.floats.data()) / sizeof(float) % kLine;
+  float* at = packed.floats.data() + (kLine - past) % kLine;
   for (int k = 0; k < plan.num_layers; ++k) {
     const HrMlpLayer own = hr_mlp_layer(p.num_inputs, p.width, p.num_outputs, p.hidden_layers, k);
     MlpPlanLayer& layer = plan.layers[k];
-    float *transposed = at, *bias = transposed + static_cast<int64_t>(layer.inputs) * layer.padded_outputs;
-    float* straight = bias + layer.padded_outputs;
-    at = straight + (backward ? static_cast<int64_t>(layer.outputs) * layer.padded_inputs : 0);
+    float *transposed = at, *bias = transposed + layer.inputs * mlp_stride(layer.padded_outputs);
+    float* straight = bias + mlp_stride(layer.padded_outputs);
+    at = straight + (backward ? layer.outputs * mlp_stride(layer.padded_inputs) : 0);
     pack_layer(p.weights + own.weights, p.biases ? p.biases + own.biases : nullptr, layer, transposed,
                backward ? straight : nullptr, bias);
     layer.transposed = transposed;
@@ -110,7 +112,7 @@ int32_t run_backward(const HrMlpGradParams& p) {
   std::vector<float> sums(summed ? packed.sums : 0);
   const Tables tables = {1, summed ? packed.sums : 0, p.num_samples};
   const int32_t status = sum_over_strips(tables, p.num_threads, sums.data(), [&](int64_t, int64_t begin, int64_t end, float* own) {
-    std::vector<float> scratch(mlp_backward_floats(packed.plan));
+    std::vector<float> scratch(mlp_backward_floats(packed.plan));  // one for each strip: at most 16
     const MlpBackward back = {p.grad_outputs, p.grad_inputs, summed ? own : nullptr, p.grad_biases != nullptr, scratch.data()};
     kernels.backward(packed.plan, p.inputs, back, begin, end);
     return true;

@@ -10,12 +10,16 @@ constexpr int kMlpPad = 16;    // columns come in multiples of this, so that eve
 
 inline int mlp_padded(int columns) { return (columns + kMlpPad - 1) / kMlpPad * kMlpPad; }
 
+// Floats between the rows of a matrix that the kernels read 64 columns at a time: rows of 128 and more are moved apart, for a
+// power of two would put them all into a few sets of the cache.
+inline int64_t mlp_stride(int padded) { return padded > 64 ? padded + kMlpPad : padded; }
+
 // One layer, its matrix packed twice: transposed [inputs, padded outputs] and as it is [outputs, padded inputs].
 struct MlpPlanLayer {
   int inputs, outputs;          // as they are
   int padded_inputs, padded_outputs;
   int activation;
-  const float* transposed;      // padding is 0
+  const float* transposed;      // rows are mlp_stride(padded) apart; padding is 0
   const float* straight;        // likewise; null in a forward pass
   const float* bias;            // [padded outputs], or null
   int64_t sums;                 // where the gradient of the matrix [outputs, padded inputs] lies among the sums,
@@ -45,9 +49,9 @@ struct MlpKernels {
 
 // Activations of every layer and their slopes, the inputs with padding, and two gradients.
 inline int64_t mlp_backward_floats(const MlpPlan& plan) {
-  int64_t columns = plan.layers[0].padded_inputs, widest = columns;
+  int64_t columns = mlp_stride(plan.layers[0].padded_inputs), widest = columns;
   for (int k = 0; k < plan.num_layers; ++k) {
-    const int own = plan.layers[k].padded_outputs;
+    const int64_t own = mlp_stride(plan.layers[k].padded_outputs);
     columns += 2 * own;
     widest = own > widest ? own : widest;
   }

@@ -11,12 +11,14 @@
 namespace hr {
 namespace {
 
-// Registers: 24 of 32 for the tile (AVX-512, NEON), or 12 of 16 (AVX2). Its columns are tile_columns vectors.
+// Vectors across a tile, and rows down: 24 of 32 registers (AVX-512, NEON), or 12 of 16 (AVX2). Narrow tiles do not get more
+// rows to make up for it: 12 sums hide the latency as well as 24, and 12 rows take more addresses than there are registers.
 #if HR_FLOATS == 8
-constexpr int kMostColumns = 2, kTileSize = 12;
+constexpr int kMostColumns = 2;
 #else
-constexpr int kMostColumns = 4, kTileSize = 24;
+constexpr int kMostColumns = 4;
 #endif
+constexpr int tile_rows(int columns) { return columns == 1 ? 12 : 6; }
 
 // a[m * row + k * column]; C is added to when `add`, else it starts from the bias or from 0.
 struct Product {
@@ -50,9 +52,9 @@ inline __attribute__((always_inline)) void tile(const Product& p, int m, int n) 
     for (int j = 0; j < kColumns; ++j) row[j] = load(b + j * HR_FLOATS);
 #pragma GCC unroll 24
     for (int i = 0; i < kRows; ++i) {
-      const Floats all = Floats{} + a[i * p.row];
+      const Floats every = all(a[i * p.row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < kColumns; ++j) sum[i][j] = fused(all, row[j], sum[i][j]);
+      for (int j = 0; j < kColumns; ++j) sum[i][j] = fused(every, row[j], sum[i][j]);
     }
     a += p.column;
     b += p.b_stride;
@@ -78,7 +80,7 @@ void last_rows(const Product& p, int m, int n, int rows) {
 
 template <int kColumns>
 void columns_of_tiles(const Product& p, int rows, int n) {
-  constexpr int kRows = kTileSize / kColumns < 12 ? kTileSize / kColumns : 12;
+  constexpr int kRows = tile_rows(kColumns);
   int m = 0;
   for (; m + kRows <= rows; m += kRows) tile<kRows, kColumns>(p, m, n);
   last_rows<kRows - 1, kColumns>(p, m, n, rows - m);
@@ -130,14 +132,14 @@ inline void copy_rows(const float* from, int64_t from_stride, float* to, int64_t
 
 void run_layer(const MlpPlan& plan, int k, const float* in, int64_t in_stride, float* out, float* slopes, int rows) {
   const MlpPlanLayer& layer = plan.layers[k];
-  const Product product = {in,  in_stride,     1,         layer.transposed, layer.padded_outputs, out, layer.padded_outputs,
-                           layer.inputs, layer.bias, false};
+  const int64_t stride = mlp_stride(layer.padded_outputs);
+  const Product product = {in, in_stride, 1, layer.transposed, stride, out, stride, layer.inputs, layer.bias, false};
   multiply(product, rows, layer.padded_outputs);
-  activate(layer.activation, plan.beta, out, slopes, static_cast<int64_t>(rows) * layer.padded_outputs);
+  activate(layer.activation, plan.beta, out, slopes, rows * stride);
 }
 
 void forward(const MlpPlan& plan, const float* inputs, float* outputs, int64_t begin, int64_t end) {
-  alignas(64) float held[2][kMlpBlock * HR_MLP_MAX_WIDTH];
+  alignas(64) float held[2][kMlpBlock * (HR_MLP_MAX_WIDTH + kMlpPad)] = {};
   const int last = plan.num_layers - 1, num_inputs = plan.layers[0].inputs, num_outputs = plan.layers[last].outputs;
   for (int64_t first = begin; first < end; first += kMlpBlock) {
     const int rows = end - first < kMlpBlock ? static_cast<int>(end - first) : kMlpBlock;
@@ -146,7 +148,7 @@ void forward(const MlpPlan& plan, const float* inputs, float* outputs, int64_t b
     for (int k = 0; k <= last; ++k) {
       run_layer(plan, k, in, stride, held[k & 1], nullptr, rows);
       in = held[k & 1];
-      stride = plan.layers[k].padded_outputs;
+      stride = mlp_stride(plan.layers[k].padded_outputs);
     }
     copy_rows(in, stride, outputs + first * num_outputs, num_outputs, rows, num_outputs);
   }
@@ -162,11 +164,11 @@ struct Held {
 
 Held lay_out(const MlpPlan& plan, float* scratch) {
   Held held;
-  int64_t widest = plan.layers[0].padded_inputs;
+  int64_t widest = mlp_stride(plan.layers[0].padded_inputs);
   held.inputs = scratch;
-  scratch += kMlpBlock * plan.layers[0].padded_inputs;
+  scratch += kMlpBlock * widest;
   for (int k = 0; k < plan.num_layers; ++k) {
-    const int own = plan.layers[k].padded_outputs;
+    const int64_t own = mlp_stride(plan.layers[k].padded_outputs);
     held.values[k] = scratch;
     held.slopes[k] = scratch + kMlpBlock * own;
     scratch += 2 * kMlpBlock * own;
@@ -177,35 +179,36 @@ Held lay_out(const MlpPlan& plan, float* scratch) {
   return held;
 }
 
-void add_bias_gradients(const float* grad, int64_t stride, int rows, float* sums) {
+void add_bias_gradients(const float* grad, int64_t stride, int columns, int rows, float* sums) {
   for (int i = 0; i < rows; ++i) {
-    for (int64_t c = 0; c < stride; ++c) sums[c] += grad[i * stride + c];
+    for (int c = 0; c < columns; ++c) sums[c] += grad[i * stride + c];
   }
 }
 
 // One layer back: from the gradient of its outputs (overwritten) to the sums and to that of its inputs.
 void back_layer(const MlpPlan& plan, int k, const Held& held, const MlpBackward& back, float* grad, float* grad_in, int rows) {
   const MlpPlanLayer& layer = plan.layers[k];
-  const int64_t stride = layer.padded_outputs;
+  const int64_t stride = mlp_stride(layer.padded_outputs), in_stride = mlp_stride(layer.padded_inputs);
   if (layer.activation != HR_ACT_NONE) {
     for (int64_t i = 0; i < rows * stride; ++i) grad[i] *= held.slopes[k][i];
   }
   if (back.sums) {
     const float* in = k == 0 ? held.inputs : held.values[k - 1];
-    const Product product = {grad, 1, stride, in, layer.padded_inputs, back.sums + layer.sums, layer.padded_inputs, rows, nullptr, true};
+    float* sums = back.sums + layer.sums;
+    const Product product = {grad, 1, stride, in, in_stride, sums, layer.padded_inputs, rows, nullptr, true};
     multiply(product, layer.outputs, layer.padded_inputs);
-    if (back.biases) add_bias_gradients(grad, stride, rows, back.sums + layer.bias_sums);
+    if (back.biases) add_bias_gradients(grad, stride, layer.padded_outputs, rows, back.sums + layer.bias_sums);
   }
   if (!grad_in) return;
-  const Product product = {grad,    stride, 1, layer.straight, layer.padded_inputs, grad_in, layer.padded_inputs, layer.outputs,
-                           nullptr, false};
+  const Product product = {grad, stride, 1, layer.straight, in_stride, grad_in, in_stride, layer.outputs, nullptr, false};
   multiply(product, rows, layer.padded_inputs);
 }
 
 void backward(const MlpPlan& plan, const float* inputs, const MlpBackward& back, int64_t begin, int64_t end) {
   const Held held = lay_out(plan, back.scratch);
   const int last = plan.num_layers - 1, num_inputs = plan.layers[0].inputs, num_outputs = plan.layers[last].outputs;
-  const int64_t in_stride = plan.layers[0].padded_inputs, out_stride = plan.layers[last].padded_outputs;
+  const int64_t in_stride = mlp_stride(plan.layers[0].padded_inputs);
+  const int64_t out_stride = mlp_stride(plan.layers[last].padded_outputs);
   memset(held.inputs, 0, sizeof(float) * kMlpBlock * in_stride);
   for (int64_t first = begin; first < end; first += kMlpBlock) {
     const int rows = end - first < kMlpBlock ? static_cast<int>(end - first) : kMlpBlock;
@@ -214,7 +217,7 @@ void backward(const MlpPlan& plan, const float* inputs, const MlpBackward& back,
       const float* in = k == 0 ? held.inputs : held.values[k - 1];
       // Nothing but its slopes is asked of the last layer.
       if (k < last || plan.layers[k].activation != HR_ACT_NONE) {
-        run_layer(plan, k, in, plan.layers[k].padded_inputs, held.values[k], held.slopes[k], rows);
+        run_layer(plan, k, in, mlp_stride(plan.layers[k].padded_inputs), held.values[k], held.slopes[k], rows);
       }
     }
     memset(held.grads[last & 1], 0, sizeof(float) * rows * out_stride);
