@@ -148,7 +148,9 @@ __global__ void __launch_bounds__(kThreads) position_gradients(HrHashgridGradPar
     }
   }
 #pragma unroll
-  for (int axis = 0; axis < kDims; ++axis) p.grad_positions[item * kDims + axis] = total[axis];
+  for (int axis = 0; axis < kDims; ++axis) {
+    p.grad_positions[item * kDims + axis] = hr_hashgrid_inside(position[axis]) ? total[axis] : 0.0f;
+  }
 }
 
 template <int kDims, int kFeatures>
