@@ -197,17 +197,17 @@ int32_t composite_backward(const HrSplatCompositeGradParams& p) {
 
 int32_t hr_splat_composite_cpu(const HrSplatCompositeParams* params) {
   const HrSplatCompositeParams& p = *params;
-  if (!hr::sane(p) || (p.normals != nullptr) != (p.normal_sum != nullptr)) return HR_ERROR_ARGUMENT;
+  if (!hr::sane(p) || (p.normal_sum && !p.normals && p.num_gaussians > 0)) return HR_ERROR_ARGUMENT;
   return hr::guarded([&] {
     const hr::SplatCompositeStage& stage = hr::stage_for(p.isa);
-    const hr::SplatChannels channels = {p.channels, p.depth_sum ? 1 : 0, p.normals ? 3 : 0};
+    const hr::SplatChannels channels = {p.channels, p.depth_sum ? 1 : 0, p.normal_sum ? 3 : 0};
     return hr::over_tiles(p, channels, [&](int64_t i, int64_t t, float* scratch) { return stage.forward(p, i, t, scratch); });
   });
 }
 
 int32_t hr_splat_composite_backward_cpu(const HrSplatCompositeGradParams* params) {
   const HrSplatCompositeGradParams& p = *params;
-  const bool given = p.tiles && (p.entries || p.num_ids == 0) && (!p.grad_normal_sum || p.normals);
+  const bool given = p.num_gaussians == 0 || (p.tiles && (p.entries || p.num_ids == 0) && (!p.grad_normal_sum || p.normals));
   if (!hr::sane(p) || !given) return HR_ERROR_ARGUMENT;
   return hr::guarded([&] { return hr::composite_backward(p); });
 }

@@ -110,7 +110,7 @@ void store_block(const HrSplatCompositeParams& p, const ForwardScratch& s, const
 }
 
 bool composite_tile(const HrSplatCompositeParams& p, int64_t image, int64_t t, float* scratch) {
-  const SplatChannels channels = {p.channels, p.depth_sum ? 1 : 0, p.normals ? 3 : 0};
+  const SplatChannels channels = {p.channels, p.depth_sum ? 1 : 0, p.normal_sum ? 3 : 0};
   const int64_t tiles = static_cast<int64_t>((p.width + p.tile_size - 1) / p.tile_size) * ((p.height + p.tile_size - 1) / p.tile_size);
   const int32_t begin = p.offsets[image * tiles + t], end = p.offsets[image * tiles + t + 1];
   if (begin < 0 || end < begin || end > p.num_ids) return false;

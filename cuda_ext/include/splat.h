@@ -142,13 +142,13 @@ typedef struct HrSplatTilesParams {
 typedef struct HrSplatCompositeParams {
   const float* splats;         /* [I,N,8] */
   const float* colours;        /* [B,N,D], or [I,N,D] when colours_per_image */
-  const float* normals;        /* [I,N,3], or null: no picture of normals */
+  const float* normals;        /* [I,N,3]; read if normal_sum is not null */
   const float* background;     /* [D], or [I,D] when background_per_image; null: black */
   const int32_t* offsets;      /* [I*T + 1] */
   const int32_t* ids;          /* [M] */
   float* image;                /* out [I,H,W,D] with the background */
   float* depth_sum;            /* out [I,H,W] sum of weight times depth; may be null */
-  float* normal_sum;           /* out [I,H,W,3] sum of weight times normal; null exactly if normals is */
+  float* normal_sum;           /* out [I,H,W,3] sum of weight times normal; null: no picture of normals */
   float* transmittance;        /* out [I,H,W] what is left of the background */
   int32_t* last;               /* out [I,H,W] how many splats of the tile's list it took until the last that contributed */
   int32_t* median;             /* out [I,H,W] number of the splat at which T falls to 1/2 or below, -1: none; may be null */

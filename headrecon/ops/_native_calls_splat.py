@@ -6,6 +6,8 @@ of N Gaussians are seen by C cameras each, which makes I = B C images.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,7 +28,7 @@ from headrecon.ops.reference.splat import SplatView
 from headrecon.ops.reference.splat_composite import SplatGrads, SplatImages, SplatInputs
 
 _INDICES = "the lists of splats must number the splats (0..N-1), found others"
-_SIZES = "pictures of 1 to 16384 pixels a side, tiles of 4 to 64 pixels in steps of 4, at least one channel"
+_SIZES = "pictures of 1 to 16384 pixels a side, tiles of 4 to 32 pixels in steps of 4, at least one channel"
 
 
 def _run(op: str, params: object, like: Tensor) -> None:
@@ -66,7 +68,7 @@ def project_backward(
     cameras: tuple[Tensor, Tensor],
     view: SplatView,
     seen: tuple[Tensor, Tensor, Tensor | None],
-    needs: tuple[bool, ...],
+    needs: Sequence[bool],
     isa: str = "auto",
 ) -> list[Tensor | None]:
     """Gradients of means, quats, scales, opacities, viewmats. seen: radii and the gradients of splats and normals."""
@@ -97,7 +99,7 @@ def harmonics_backward(
     inputs: tuple[Tensor, Tensor, Tensor, Tensor],
     degree: int,
     seen: tuple[Tensor, Tensor],
-    needs: tuple[bool, ...],
+    needs: Sequence[bool],
     isa: str = "auto",
 ) -> list[Tensor | None]:
     """Gradients of means, coefficients and centers. seen: the colours and their gradients."""
@@ -188,7 +190,7 @@ def composite_backward(
     view: SplatView,
     cameras: int,
     seen: tuple[Tensor | None, ...],
-    needs: tuple[bool, bool, bool, bool],
+    needs: Sequence[bool],
     isa: str = "auto",
 ) -> SplatGrads:
     """Gradients; [0] for those not needed. needs: colours, normals, background, centres. lists: and tiles and entries.
@@ -200,7 +202,7 @@ def composite_backward(
     centres = splats.new_empty(*splats.shape[:2], 4)
     wanted = zip((inputs.colours, inputs.normals, inputs.background, centres), needs, strict=True)
     grads = [torch.zeros_like(splats), *(torch.zeros_like(t) if need else None for t, need in wanted)]
-    if seen[0] is not None and seen[0].numel() and splats.numel():
+    if seen[0] is not None and seen[0].numel():
         normals = inputs.normals if seen[4] is not None else None
         params = SplatCompositeGradParams(
             *_pointers(splats, inputs.colours, normals, inputs.background, *lists, *seen, *grads),
