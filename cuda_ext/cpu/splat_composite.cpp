@@ -27,6 +27,7 @@ namespace {
 
 constexpr size_t kKeptBytes = size_t{64} << 20;  // of records, between calls: page faults cost more than the sums
 constexpr int64_t kSplatsPerTask = 4096;
+constexpr int64_t kFetchAhead = 16;  // entries: the records lie scattered
 
 struct Free {
   void operator()(float* at) const { std::free(at); }
@@ -127,6 +128,7 @@ bool gather(const HrSplatCompositeGradParams& p, const SplatChannels& channels, 
   for (int64_t c = 0; c < p.cameras; ++c) {
     const int64_t image = b * p.cameras + c;
     const int32_t* entry = p.entries + first[image * tasks + task];
+    int64_t left = first[image * tasks + task + 1] - first[image * tasks + task];
     for (int64_t n = begin; n < end; ++n) {
       const int64_t at = image * p.num_gaussians + n;
       const int32_t tiles = p.tiles[at];
@@ -134,9 +136,11 @@ bool gather(const HrSplatCompositeGradParams& p, const SplatChannels& channels, 
       for (int32_t k = 0; k < tiles; ++k) {
         if (entry[k] < 0 || entry[k] >= p.num_ids) return false;
         const float* record = records + entry[k] * width;
+        __builtin_prefetch(records + entry[k + kFetchAhead < left ? k + kFetchAhead : 0] * width);
         for (int64_t j = 0; j < width; ++j) sum[j] += record[j];
       }
       entry += tiles;
+      left -= tiles;
       if (tiles > 0) {
         finish_splat(p, channels, at, sum.data());
       } else {

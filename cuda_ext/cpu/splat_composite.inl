@@ -89,7 +89,7 @@ inline CompositeBlock composite_block_for(int channels, bool median) {
   }
 }
 
-void store_block(const HrSplatCompositeParams& p, const ForwardScratch& s, const SplatChannels& channels, int64_t image,
+__attribute__((noinline)) void store_block(const HrSplatCompositeParams& p, const ForwardScratch& s, const SplatChannels& channels, int64_t image,
                  const BlockPlace& block, int b) {
   const float* background = p.background ? p.background + (p.background_per_image ? image * p.channels : 0) : nullptr;
   const float* sums = s.sums + static_cast<int64_t>(b) * channels.count() * kLanes;
@@ -106,6 +106,12 @@ void store_block(const HrSplatCompositeParams& p, const ForwardScratch& s, const
     p.transmittance[at] = left;
     p.last[at] = s.last[b * kLanes + lane];
     if (p.median) p.median[at] = s.median[b * kLanes + lane];
+  });
+}
+
+__attribute__((noinline)) void list_reached(const ForwardScratch& s, int splats, const TilePlace& tile, int* count) {
+  over_reached_blocks(s.batch, splats, tile, [&](int e, int b, Mask reached) {
+    count[b] += append_numbers(s.list + b * (kSplatBatch + kLanes) + count[b], reached, e);
   });
 }
 
@@ -133,9 +139,7 @@ bool composite_tile(const HrSplatCompositeParams& p, int64_t image, int64_t t, f
     const int splats = end - first < kSplatBatch ? end - first : kSplatBatch;
     if (!load_batch(p, image, p.ids + first, splats, channels, s.batch)) return false;
     for (int b = 0; b < tile.blocks(); ++b) count[b] = 0;
-    over_reached_blocks(s.batch, splats, tile, [&](int e, int b, Mask reached) {
-      count[b] += append_numbers(s.list + b * (kSplatBatch + kLanes) + count[b], reached, e);
-    });
+    list_reached(s, splats, tile, count);
     for (int b = 0; b < tile.blocks(); ++b) {
       if (!open[b] || count[b] == 0) continue;
       const BlockPlace block = place_of_block(p, tile, b);

@@ -63,6 +63,8 @@ inline void over_pixels(const BlockPlace& block, int32_t width, const Visit& vis
   }
 }
 
+constexpr int kFetchAhead = 24;
+
 // A batch of a tile's splats: shapes and values splat by splat, fields as lanes.
 struct Batch {
   float* shape;   // [kSplatBatch,8] x, y, sharp_x, shear, sharp_y, power: HrSplatShape
@@ -76,16 +78,19 @@ HR_LANE HrSplatShape<Floats> shape_lanes(const float* s) {
 
 // Reads `count` splats; false when an id is out of range.
 template <class Params>
-inline bool load_batch(const Params& p, int64_t image, const int32_t* ids, int count, const SplatChannels& channels,
+__attribute__((noinline)) bool load_batch(const Params& p, int64_t image, const int32_t* ids, int count, const SplatChannels& channels,
                        const Batch& batch) {
   const float* splats = p.splats + image * p.num_gaussians * HR_SPLAT_FIELDS;
   const float* colours = p.colours + (p.colours_per_image ? image : image / p.cameras) * p.num_gaussians * p.channels;
   const float* normals = channels.normal ? p.normals + image * p.num_gaussians * 3 : nullptr;
   float* value = batch.values;
   for (int e = 0; e < count; ++e) {
-    const int64_t n = ids[e];
+    const int64_t n = ids[e], later = ids[e + kFetchAhead < count ? e + kFetchAhead : count - 1];
     if (n < 0 || n >= p.num_gaussians) return false;
     const float* row = splats + n * HR_SPLAT_FIELDS;
+    // The splats lie scattered: most of this loop's time would be spent waiting for one after the other.
+    __builtin_prefetch(splats + later * HR_SPLAT_FIELDS);
+    __builtin_prefetch(colours + later * p.channels);
     for (int k = 0; k < HR_SPLAT_FIELDS; ++k) batch.field[k * kSplatBatch + e] = row[k];
     const HrSplatShape<float> shape = hr_splat_shape(row);
     const float packed[HR_SPLAT_FIELDS] = {shape.x, shape.y, shape.sharp_x, shape.shear, shape.sharp_y, shape.power, 0, 0};

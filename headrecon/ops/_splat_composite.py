@@ -100,7 +100,9 @@ def _grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     colours = found.colours
     if len(inputs.colours) != len(colours):
         colours = colours.unflatten(0, (-1, cameras)).sum(1)
-    background = found.background if len(inputs.background) == len(inputs.splats) else found.background.sum(0, keepdim=True)
+    background = (
+        found.background if len(inputs.background) == len(inputs.splats) else found.background.sum(0, keepdim=True)
+    )
     parts = zip((colours, found.normals, background, found.centres), needs, strict=True)
     return SplatGrads(found.splats, *(g if need else g.new_empty(0) for g, need in parts))
 

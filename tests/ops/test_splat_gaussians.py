@@ -60,7 +60,10 @@ def test_antialiasing_fades_what_it_widens() -> None:
 
 
 def test_nearer_hides_farther_and_background_shows_through() -> None:
-    near, far = one_gaussian(means=torch.tensor([[0.0, 0.0, -0.5]])), one_gaussian(colours=torch.tensor([[1.0, 0.0, 0.0]]))
+    near, far = (
+        one_gaussian(means=torch.tensor([[0.0, 0.0, -0.5]])),
+        one_gaussian(colours=torch.tensor([[1.0, 0.0, 0.0]])),
+    )
     back = torch.tensor([0.0, 1.0, 0.0])
     wanted = 0.8 * torch.tensor([0.2, 0.5, 1.0]) + 0.2 * 0.8 * torch.tensor([1.0, 0, 0]) + 0.04 * back
     for order in ((near, far), (far, near)):
@@ -201,7 +204,9 @@ def test_harmonics_of_degree_0_are_a_colour() -> None:
     sh = torch.zeros(20, 16, 3)
     sh[:, 0] = (colours - 0.5) / 0.28209479177387814
     found = splat_gaussians(replace(some, colours=None, sh=sh), camera()).image
-    torch.testing.assert_close(found, splat_gaussians(replace(some, colours=colours), camera()).image, atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found, splat_gaussians(replace(some, colours=colours), camera()).image, atol=1e-6, rtol=0
+    )
     loud = sh + torch.cat([torch.zeros(20, 1, 3), torch.ones(20, 15, 3)], 1)
     reduced = splat_gaussians(replace(some, colours=None, sh=loud), camera(), SplatOptions(sh_degree=0)).image
     torch.testing.assert_close(reduced, found, atol=1e-6, rtol=0)
@@ -256,11 +261,16 @@ def operator_arguments(requires_grad: bool = True) -> dict[str, tuple[Tensor | o
 
     some, cameras = random_gaussians(9, 6, sh=4), camera(20, 18, 2)
     assert some.sh is not None
-    leaves = [t[None].clone().requires_grad_(requires_grad) for t in (some.means, some.quats_wxyz, some.scales, some.opacities)]
-    viewmats, ks, view = cameras.viewmats[None].clone().requires_grad_(requires_grad), cameras.Ks[None], (20, 18, 16, 0.1, 9.0, 0.3, 0.0, True)
-    splats, radii, normals, tiles, totals = (
-        t.detach() for t in splat_project(*leaves, viewmats, ks, True, *view)
+    leaves = [
+        t[None].clone().requires_grad_(requires_grad)
+        for t in (some.means, some.quats_wxyz, some.scales, some.opacities)
+    ]
+    viewmats, ks, view = (
+        cameras.viewmats[None].clone().requires_grad_(requires_grad),
+        cameras.Ks[None],
+        (20, 18, 16, 0.1, 9.0, 0.3, 0.0, True),
     )
+    splats, radii, normals, tiles, totals = (t.detach() for t in splat_project(*leaves, viewmats, ks, True, *view))
     flat, seen = splats[0], radii[0]
     offsets, ids, entries = splat_tiles(flat, seen, tiles[0], totals[0], True, *view)
 

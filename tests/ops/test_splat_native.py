@@ -36,7 +36,9 @@ def compare(
     lead = gaussians.means.shape[:-2]
     cameras = camera(*size)
     if lead:
-        cameras = replace(cameras, viewmats=cameras.viewmats.expand(*lead, -1, -1, -1), Ks=cameras.Ks.expand(*lead, -1, -1, -1))
+        cameras = replace(
+            cameras, viewmats=cameras.viewmats.expand(*lead, -1, -1, -1), Ks=cameras.Ks.expand(*lead, -1, -1, -1)
+        )
     generator = torch.Generator().manual_seed(1)
     background = torch.rand(*lead, size[2], channels, generator=generator)
     found = gradients(gaussians, cameras, options, background)
@@ -107,15 +109,25 @@ class Steps:
         shown = (gaussians[0], sh, centers, radii)
         colours = calls.harmonics(shown, 2, isa)
         offsets, ids, entries = calls.tiles((splats[0], radii[0], tiles[0]), totals[0], view, True)
-        inputs = SplatInputs(splats[0], colours[0], normals[0], torch.rand(1, 3, generator=torch.Generator().manual_seed(4)))
+        inputs = SplatInputs(
+            splats[0], colours[0], normals[0], torch.rand(1, 3, generator=torch.Generator().manual_seed(4))
+        )
         images = calls.composite(inputs, (offsets, ids), view, 2, (True, True, True), isa)
         generator = torch.Generator().manual_seed(5)
         grads = [torch.randn(t.shape, generator=generator) for t in images[:4]]
         by = calls.composite_backward(
-            inputs, (offsets, ids, tiles[0], entries), view, 2, (images.transmittance, images.last, *grads), (True,) * 4, isa
+            inputs,
+            (offsets, ids, tiles[0], entries),
+            view,
+            2,
+            (images.transmittance, images.last, *grads),
+            (True,) * 4,
+            isa,
         )
         back = calls.harmonics_backward(shown, 2, (colours, by.colours[None]), (True,) * 3, isa)
-        end = calls.project_backward(gaussians, seen, view, (radii, by.splats[None], by.normals[None]), (True,) * 5, isa)
+        end = calls.project_backward(
+            gaussians, seen, view, (radii, by.splats[None], by.normals[None]), (True,) * 5, isa
+        )
         self.results: list[Tensor | None] = [
             splats, radii, normals, tiles, totals, colours, offsets, ids, entries, *images, *by, *back, *end,
         ]  # fmt: skip
@@ -153,7 +165,9 @@ def test_lists_of_many_images_are_those_of_each() -> None:
     offsets, ids, entries = calls.tiles((splats[0], radii[0], tiles[0]), totals[0], view, True)
     start, cells = 0, view.tiles[0] * view.tiles[1]
     for i in range(8):
-        one = calls.tiles((splats[0, i : i + 1], radii[0, i : i + 1], tiles[0, i : i + 1]), totals[0, i : i + 1], view, True)
+        one = calls.tiles(
+            (splats[0, i : i + 1], radii[0, i : i + 1], tiles[0, i : i + 1]), totals[0, i : i + 1], view, True
+        )
         end = start + len(one[1])
         assert torch.equal(ids[start:end], one[1]) and torch.equal(entries[start:end], one[2] + start)
         assert torch.equal(offsets[i * cells : (i + 1) * cells + 1], one[0] + start)
@@ -169,7 +183,9 @@ def broken_lists() -> list[str]:
 def test_lists_that_point_nowhere_are_refused(how: str) -> None:
     some, cameras, view = random_gaussians(90, 50), camera(), SplatView(47, 39, 16, 0.1, 9.0, 0.3, 0.0, False)
     gaussians = tuple(t[None].contiguous() for t in (some.means, some.quats_wxyz, some.scales, some.opacities))
-    splats, radii, _, tiles, totals = (t[0] for t in calls.project(gaussians, (cameras.viewmats[None], cameras.Ks[None]), view, True))
+    splats, radii, _, tiles, totals = (
+        t[0] for t in calls.project(gaussians, (cameras.viewmats[None], cameras.Ks[None]), view, True)
+    )
     offsets, ids, entries = calls.tiles((splats, radii, tiles), totals, view, True)
     assert some.colours is not None
     inputs = SplatInputs(splats, some.colours[None], splats.new_empty(0), torch.zeros(1, 3))

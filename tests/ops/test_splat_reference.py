@@ -81,7 +81,9 @@ def test_tile_by_tile_gradients_are_those_of_autograd() -> None:
     splats, radii, normals = project_reference(gaussians, (viewmats, ks), VIEW)  # type: ignore[arg-type]
     lists = tiles_reference(splats[0], radii[0], VIEW)
     background = torch.rand(2, 3, dtype=torch.float64)
-    leaves = SplatInputs(*(t.clone().requires_grad_() for t in (splats[0], colours.expand(2, -1, -1), normals[0], background)))
+    leaves = SplatInputs(
+        *(t.clone().requires_grad_() for t in (splats[0], colours.expand(2, -1, -1), normals[0], background))
+    )
     found = composite_reference(leaves, lists, VIEW)[:4]
     grads = [torch.randn_like(t) for t in found]
     wanted = torch.autograd.grad(found, leaves, grads)
