@@ -216,7 +216,7 @@ def test_centre_gradients() -> None:
     some = one_gaussian()
     found, grads = gradients(some, camera(), SplatOptions(centre_gradients=True))
     signed, absolute = found.info.centre_gradients()
-    # On the axis the mean moves the centre by focal / depth pixels a metre, and changes nothing else in the first order.
+    # On the axis the mean moves the centre by focal / depth pixels a metre, and to first order nothing else.
     torch.testing.assert_close(grads["means"][:, :2], signed[0] * 30.0, atol=1e-3, rtol=1e-3)
     assert (absolute >= signed.abs()).all() and (absolute > 0).all()
     with pytest.raises(HeadReconError, match="without a backward pass"):
@@ -280,7 +280,7 @@ def operator_arguments(requires_grad: bool = True) -> dict[str, tuple[Tensor | o
     lists = (offsets, ids, tiles[0].clone(), entries)
     return {
         "splat_project": (*leaves, viewmats, ks, True, *view),
-        "splat_harmonics": (leaves[0], leaf(some.sh[None]), torch.randn(1, 2, 3, requires_grad=requires_grad), radii.clone(), 1),
+        "splat_harmonics": (leaves[0], leaf(some.sh[None]), leaf(torch.randn(1, 2, 3)), radii.clone(), 1),
         "splat_tiles": (flat.clone(), seen.clone(), tiles[0].clone(), totals[0].clone(), True, *view),
         "splat_composite": (
             leaf(flat), leaf(torch.rand(2, 6, 5)), leaf(normals[0]), leaf(torch.rand(1, 5)), leaf(torch.zeros(2, 6, 4)),

@@ -19,8 +19,8 @@ from tests.ops.compare import Bounds, assert_alike
 from tests.ops.splats import ALL_PICTURES, camera, gradients, random_gaussians
 
 pytestmark = pytest.mark.native
-#: Pixels at the rim of a Gaussian, where its alpha is 1/255, may fall on either side. In gradients such a pixel moves one
-#: Gaussian's; where a sum nearly cancels it moves it visibly.
+#: Pixels at the rim of a Gaussian, where its alpha is 1/255, may fall on either side. In gradients such a pixel moves
+#: one Gaussian's; where a sum nearly cancels it moves it visibly.
 BOUNDS = Bounds(relative_l1=3e-4, relative_l2=1e-3, budget=0.004)
 PICTURES = ("image", "alpha", "depth_z", "median_depth_z", "normals")
 
