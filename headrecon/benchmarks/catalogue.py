@@ -12,6 +12,7 @@ from headrecon.errors import InputError
 FAMILIES = (
     "headrecon.benchmarks.mesh_cases",
     "headrecon.benchmarks.isosurface_cases",
+    "headrecon.benchmarks.field_cases",
     "headrecon.benchmarks.rendering_cases",
     "headrecon.benchmarks.fitting_cases",
 )

@@ -81,7 +81,7 @@ def _query(device: str, points: int, queries: int, radius: float) -> Prepared:
 
     def run() -> tuple[Tensor, Tensor]:
         found = query_points(cloud, asked, radius, 8)
-        return found.index, found.distance
+        return found.index, found.distance.nan_to_num(posinf=0.0)  # infinities cannot be compared
 
     if device != "cpu":
         return Prepared(run)
@@ -96,7 +96,7 @@ def _query(device: str, points: int, queries: int, radius: float) -> Prepared:
 def _query_again(device: str, points: int, queries: int, radius: float) -> Prepared:
     cloud, asked = _cloud(device, points, queries)
     index = build_point_index(cloud, radius)
-    return Prepared(lambda: index.query(asked, 8).distance)
+    return Prepared(lambda: index.query(asked, 8).index)
 
 
 def _blend(device: str, points: int, queries: int, radius: float, backward: bool) -> Prepared:

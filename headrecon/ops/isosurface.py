@@ -194,7 +194,7 @@ def _kernel(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     if min(size) < 2:
         return _nothing(values, colours, 0, 0)
-    run = isosurface_reference if _native.use_reference(values, "isosurface_fill") else isosurface
+    run = isosurface_reference if _native.use_reference(values) else isosurface
     grid = tuple(None if t is None else t.contiguous() for t in (values, colours, blocks))
     return run(grid, (size[0], size[1], size[2]), (placement[0], tuple(placement[1:4]), tuple(placement[4:7])), below)  # type: ignore[arg-type]
 
