@@ -18,7 +18,7 @@
 #include "texture.h"
 #include "trigrid.h"
 
-#define HR_ABI_VERSION 9
+#define HR_ABI_VERSION 10
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */
@@ -65,5 +65,7 @@ HR_API int32_t hr_splat_composite_cpu(const HrSplatCompositeParams* params);
 HR_API int32_t hr_splat_composite_backward_cpu(const HrSplatCompositeGradParams* params);
 HR_API int32_t hr_isosurface_count_cpu(const HrIsosurfaceParams* params);
 HR_API int32_t hr_isosurface_fill_cpu(const HrIsosurfaceParams* params);
+HR_API int32_t hr_ssim_cpu(const HrSsimParams* params);
+HR_API int32_t hr_ssim_backward_cpu(const HrSsimGradParams* params);
 
 #endif

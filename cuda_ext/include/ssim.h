@@ -78,9 +78,9 @@ struct SsimTerms {
 /* What the four averages make. T: float, or a vector of them. */
 template <class T>
 HR_HD SsimTerms<T> ssim_terms(T mean_x, T mean_y, T squares, T product, float c1, float c2) {
-  const T xx = mean_x * mean_x, yy = mean_y * mean_y, xy = mean_x * mean_y;
-  const T light = xy * 2.0f + c1, light_norm = xx + yy + c1;
-  const T structure = (product - xy) * 2.0f + c2, structure_norm = squares - xx - yy + c2;
+  const T both_means = mean_x * mean_x + mean_y * mean_y, xy = mean_x * mean_y; /* x and y may change places */
+  const T light = xy * 2.0f + c1, light_norm = both_means + c1;
+  const T structure = (product - xy) * 2.0f + c2, structure_norm = squares - both_means + c2;
   const T scale = 1.0f / (light_norm * structure_norm);
   SsimTerms<T> t;
   t.value = light * structure * scale;

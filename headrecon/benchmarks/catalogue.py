@@ -13,6 +13,7 @@ FAMILIES = (
     "headrecon.benchmarks.mesh_cases",
     "headrecon.benchmarks.isosurface_cases",
     "headrecon.benchmarks.field_cases",
+    "headrecon.benchmarks.ssim_cases",
     "headrecon.benchmarks.rendering_cases",
     "headrecon.benchmarks.fitting_cases",
 )

@@ -22,9 +22,10 @@ from headrecon.ops._native_params import MESH_OPS, InterpolateParams, RasterizeP
 from headrecon.ops._native_params_fields import FIELD_OPS
 from headrecon.ops._native_params_isosurface import ISOSURFACE_OPS
 from headrecon.ops._native_params_splat import SPLAT_OPS
+from headrecon.ops._native_params_ssim import SSIM_OPS
 from headrecon.ops._native_params_volume import VOLUME_OPS
 
-ABI_VERSION = 9  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 10  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 
@@ -32,7 +33,7 @@ BUILD_COMMAND = "python setup.py build_ext --inplace"
 ISA = {"auto": 0, "base": 1, "avx512": 2}
 
 #: Every op, and the struct that it takes: one table for each family of ops.
-OPS: dict[str, type[Structure]] = {**MESH_OPS, **VOLUME_OPS, **FIELD_OPS, **SPLAT_OPS, **ISOSURFACE_OPS}
+OPS: dict[str, type[Structure]] = {**MESH_OPS, **VOLUME_OPS, **FIELD_OPS, **SPLAT_OPS, **ISOSURFACE_OPS, **SSIM_OPS}
 #: A torch tensor, or a numpy array. Not both in one call.
 Array = Any
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -121,3 +123,12 @@ def cuda(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cud
     if request.param == "gpu":
         return CudaKernels("cuda", monkeypatch, None)
     return CudaKernels("cpu", monkeypatch, request.getfixturevalue("emulated_library"))
+
+
+@pytest.fixture(scope="session")
+def torchmetrics() -> ModuleType:
+    """A peer to compare with, where somebody has installed it."""
+    try:
+        return importlib.import_module("torchmetrics.functional.image") and importlib.import_module("torchmetrics")
+    except ImportError as error:
+        pytest.skip(f"compares with torchmetrics, which is not here ({error}): pip install torchmetrics")

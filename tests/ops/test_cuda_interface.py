@@ -15,6 +15,7 @@ from headrecon.errors import HeadReconError, NativeMissing, ShapeError
 from headrecon.ops import _native, _native_cuda
 from headrecon.ops._native_params import RasterizeParams
 from headrecon.ops._native_params_isosurface import ISOSURFACE_OPS
+from headrecon.ops._native_params_ssim import SSIM_OPS
 from headrecon.ops._native_params_volume import VOLUME_OPS
 from headrecon.ops._register import on_one_device
 from headrecon.ops.interpolate import interpolate
@@ -27,7 +28,7 @@ CLIP = (0.005, float("inf"), False)
 #: Ops whose CUDA kernels are being written.
 AWAITED = {
     "point_index", "query_points", "blend_points", "blend_points_backward",
-    *(op for op in VOLUME_OPS if op.startswith("trigrid")), *ISOSURFACE_OPS,
+    *(op for op in VOLUME_OPS if op.startswith("trigrid")), *ISOSURFACE_OPS, *SSIM_OPS,
 }  # fmt: skip
 TRIANGLE = torch.tensor([[0, 1, 2]], dtype=torch.int32)
 
