@@ -71,7 +71,7 @@ _SCHEMA = "(Tensor image, Tensor reference, bool valid, float data_range, bool p
 
 
 def _kernel(image: Tensor, reference: Tensor, valid: bool, data_range: float, partials: bool) -> tuple[Tensor, Tensor]:
-    if _native.use_reference(image, "ssim"):
+    if _native.use_reference(image):
         # The backward pass then differentiates the twin: nothing has to be kept.
         return ssim_reference(image, reference, valid, data_range).contiguous(), _kept(image, valid, partials).zero_()
     return native_ssim(image.contiguous(), reference.contiguous(), valid, data_range, partials)
@@ -97,7 +97,7 @@ def _backward(ctx: Any, grad: Tensor | None, _: object) -> tuple[Any, ...]:
     if grad is None:
         return (None,) * 5
     needs = (ctx.needs_input_grad[0], ctx.needs_input_grad[1])
-    if _native.use_reference(image, "ssim_backward"):
+    if _native.use_reference(image):
 
         def twin(x: Tensor, y: Tensor) -> Tensor:
             return ssim_reference(x, y, ctx.valid, ctx.data_range)
