@@ -28,4 +28,4 @@ class ShapeError(HeadReconError, ValueError):
 
 
 class NativeMissing(HeadReconError):
-    """A back end of the native library was asked for and is not built."""
+    """A back end was asked for that is not built or not installed."""

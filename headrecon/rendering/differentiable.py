@@ -16,8 +16,9 @@ from torch import Tensor
 from headrecon.errors import ShapeError
 from headrecon.ops.antialias import antialias, face_neighbours
 from headrecon.ops.interpolate import interpolate, screen_slopes
-from headrecon.ops.rasterize import DEFAULT_NEAR_Z, Raster, rasterize, to_homogeneous_image
+from headrecon.ops.rasterize import DEFAULT_NEAR_Z, Raster, to_homogeneous_image
 from headrecon.ops.texture import TexturePyramid, Wrap, sample_texture, texture_pyramid
+from headrecon.rendering.peers import MeshBackend, rasterize_with
 from headrecon.structures import Cameras, Mesh, triangulate
 
 
@@ -95,12 +96,19 @@ class MeshView:
 
 
 def view_mesh(
-    vertices: Float[Tensor, "*C V 3"], topology: MeshTopology, cameras: Cameras, *, near_z: float = DEFAULT_NEAR_Z
+    vertices: Float[Tensor, "*C V 3"],
+    topology: MeshTopology,
+    cameras: Cameras,
+    *,
+    near_z: float = DEFAULT_NEAR_Z,
+    backend: MeshBackend = "headrecon",
 ) -> MeshView:
     """Look at a mesh with C cameras (viewmats [C,4,4], Ks [C,3,3]).
 
     vertices: float32 in metres, [V,3] seen by every camera, or [C,V,3], one set for each. Differentiable in vertices
-    and cameras. Raises ShapeError for shapes or indices that do not fit.
+    and cameras. backend: whose rasterizer says what pixels see; others than our own are for comparison and looked for
+    when asked for (`rendering.peers`). Raises ShapeError for shapes or indices that do not fit, NativeMissing for a
+    backend that is not here.
     """
     cameras = cameras.to(dtype=torch.float32)
     if cameras.viewmats.ndim != 3 or cameras.Ks.ndim != 3:
@@ -109,5 +117,5 @@ def view_mesh(
             f"{tuple(cameras.Ks.shape)}"
         )
     points_hom = to_homogeneous_image(vertices, cameras)
-    raster = rasterize(points_hom, topology.triangles, cameras.height, cameras.width, near_z=near_z)
+    raster = rasterize_with(backend, points_hom, topology.triangles, (cameras.height, cameras.width), near_z)
     return MeshView(topology, points_hom, raster)
