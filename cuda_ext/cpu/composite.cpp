@@ -55,6 +55,7 @@ void walk(const HrCompositeParams& p, int64_t ray, const Visit& visit) {
     at.before = through;
     visit(at);
     through *= at.opacity.keep;
+    if (through < HR_FAINTEST) through = 0.0f;
   }
 }
 

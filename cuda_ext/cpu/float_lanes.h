@@ -35,6 +35,8 @@ HR_LANES_FN F16 fused(F16 a, F16 b, F16 c) { return {_mm512_fmadd_ps(a.v, b.v, c
 HR_LANES_FN F16 less(F16 a, F16 b) { return {_mm512_min_ps(a.v, b.v)}; }   // of NaN and b: b
 HR_LANES_FN F16 more(F16 a, F16 b) { return {_mm512_max_ps(a.v, b.v)}; }
 HR_LANES_FN F16 nearest(F16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+HR_LANES_FN F16 floor_of(F16 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)}; }
+HR_LANES_FN void store_whole(int32_t* p, F16 a) { _mm512_storeu_si512(p, _mm512_cvtps_epi32(a.v)); }  // whole numbers
 HR_LANES_FN F16 if_above(F16 a, F16 b, F16 yes, F16 no) {  // a > b ? yes : no; NaN: no
   return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), no.v, yes.v)};
 }
@@ -80,6 +82,11 @@ HR_LANES_FN F16 nearest(F16 x) {
   constexpr int kMode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
   return {_mm256_round_ps(x.a, kMode), _mm256_round_ps(x.b, kMode)};
 }
+HR_LANES_FN F16 floor_of(F16 x) { return {_mm256_floor_ps(x.a), _mm256_floor_ps(x.b)}; }
+HR_LANES_FN void store_whole(int32_t* p, F16 x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_cvtps_epi32(x.a));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p + 8), _mm256_cvtps_epi32(x.b));
+}
 HR_LANES_FN F16 if_above(F16 x, F16 y, F16 yes, F16 no) {
   return {_mm256_blendv_ps(no.a, yes.a, _mm256_cmp_ps(x.a, y.a, _CMP_GT_OQ)),
           _mm256_blendv_ps(no.b, yes.b, _mm256_cmp_ps(x.b, y.b, _CMP_GT_OQ))};
@@ -117,6 +124,10 @@ HR_LANES_FN F16 fused(F16 a, F16 b, F16 c) { HR_EACH(std::fma(a.v[i], b.v[i], c.
 HR_LANES_FN F16 less(F16 a, F16 b) { HR_EACH(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 HR_LANES_FN F16 more(F16 a, F16 b) { HR_EACH(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 HR_LANES_FN F16 nearest(F16 a) { HR_EACH(std::nearbyint(a.v[i])); }
+HR_LANES_FN F16 floor_of(F16 a) { HR_EACH(std::floor(a.v[i])); }
+HR_LANES_FN void store_whole(int32_t* p, F16 a) {
+  for (int i = 0; i < 16; ++i) p[i] = static_cast<int32_t>(a.v[i]);
+}
 HR_LANES_FN F16 if_above(F16 a, F16 b, F16 yes, F16 no) { HR_EACH(a.v[i] > b.v[i] ? yes.v[i] : no.v[i]); }
 HR_LANES_FN F16 power_of_two(F16 whole) {
   F16 r;
@@ -135,6 +146,25 @@ HR_LANES_FN float sum(F16 a) {
 #undef HR_EACH
 
 #endif
+
+// Rows of four floats to four columns of sixteen.
+HR_LANES_FN void load_columns(const float* rows, F16* columns) {
+#if defined(__AVX512F__)
+  const __m512 a = _mm512_loadu_ps(rows), b = _mm512_loadu_ps(rows + 16), c = _mm512_loadu_ps(rows + 32), d = _mm512_loadu_ps(rows + 48);
+  const __m512d ab = _mm512_castps_pd(_mm512_unpacklo_ps(a, b)), cd = _mm512_castps_pd(_mm512_unpacklo_ps(c, d));
+  const __m512d ab2 = _mm512_castps_pd(_mm512_unpackhi_ps(a, b)), cd2 = _mm512_castps_pd(_mm512_unpackhi_ps(c, d));
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  const __m512d found[4] = {_mm512_unpacklo_pd(ab, cd), _mm512_unpackhi_pd(ab, cd), _mm512_unpacklo_pd(ab2, cd2),
+                            _mm512_unpackhi_pd(ab2, cd2)};
+  for (int k = 0; k < 4; ++k) columns[k].v = _mm512_permutexvar_ps(order, _mm512_castpd_ps(found[k]));
+#else
+  float column[4][16];
+  for (int i = 0; i < 16; ++i) {
+    for (int k = 0; k < 4; ++k) column[k][i] = rows[4 * i + k];
+  }
+  for (int k = 0; k < 4; ++k) columns[k] = load(column[k]);
+#endif
+}
 
 HR_LANES_FN F16 magnitude(F16 a) { return more(a, zeros() - a); }
 
@@ -157,6 +187,9 @@ HR_LANES_FN Exponential exponential(F16 x) {
   const F16 value = fused(q, scale, scale);
   return {value, fused(q, scale, scale - all(1.0f))};
 }
+
+// e^-|x|, at least e^-60: what is made of it must not become a denormal.
+HR_LANES_FN F16 decay(F16 x) { return exponential(more(zeros() - magnitude(x), all(-60.0f))).value; }
 
 // softplus and its derivative, from t = e^-|x|: max(x, 0) + ln(1 + t) and 1 / (1 + t) or t / (1 + t), as polynomials of t.
 HR_LANES_FN F16 softplus_of(F16 x, F16 t) {
@@ -184,8 +217,7 @@ HR_LANES_FN F16 sigmoid_of(F16 x, F16 t) {
   p = fused(p, t, all(0.999999956f));
   return if_above(zeros(), x, t * p, p);
 }
-HR_LANES_FN F16 softplus(F16 x) { return softplus_of(x, exponential(zeros() - magnitude(x)).value); }
-HR_LANES_FN F16 sigmoid(F16 x) { return sigmoid_of(x, exponential(zeros() - magnitude(x)).value); }
+HR_LANES_FN F16 sigmoid(F16 x) { return sigmoid_of(x, decay(x)); }
 
 }  // namespace
 }  // namespace hr

@@ -5,6 +5,6 @@
 #include "trigrid_lookup.inl"
 #include "trigrid_decoder.inl"
 namespace hr {
-const TrigridKernels kTrigridAvx512 = {gather, place_gradients, scatter, decode, decode_backward, opacities};
+const TrigridKernels kTrigridAvx512 = {gather, place_gradients, find_bins, scatter, decode, decode_backward, opacities};
 }
 #endif

@@ -4,5 +4,5 @@
 #include "trigrid_lookup.inl"
 #include "trigrid_decoder.inl"
 namespace hr {
-const TrigridKernels kTrigridBase = {gather, place_gradients, scatter, decode, decode_backward, opacities};
+const TrigridKernels kTrigridBase = {gather, place_gradients, find_bins, scatter, decode, decode_backward, opacities};
 }

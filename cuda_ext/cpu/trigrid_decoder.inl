@@ -121,7 +121,7 @@ void decode_rows(const PreparedDecoder& d, const Batch& b, int first, int rows) 
   for (int p = 0; p < rows; ++p) {
     F16 density = zeros();
     for (int k = p * d.padded_hidden, j = 0; j < d.padded_hidden; k += kWidth, j += kWidth) {
-      const F16 x = load(hidden + k), t = exponential(zeros() - magnitude(x)).value, h = softplus_of(x, t);
+      const F16 x = load(hidden + k), t = decay(x), h = softplus_of(x, t);
       if (slopes) store(slopes + k, sigmoid_of(x, t));
       store(hidden + k, h);
       density = fused(h, load(d.density + j), density);
@@ -210,15 +210,15 @@ void opacities(const HrRaySamples& s, const float* values, const float* lengths,
     const F16 value = load_some(values + i, some), length = load_some(lengths + i, some);
     F16 density = value, grows = one;
     if (s.density == HR_DENSITY_SOFTPLUS) {
-      const F16 x = value + all(s.shift), t = exponential(none - magnitude(x)).value;
+      const F16 x = value + all(s.shift), t = decay(x);
       density = softplus_of(x, t);
       grows = sigmoid_of(x, t);
     }
     const F16 thickness = density * length;
     const Exponential e = exponential(none - more(thickness, none));  // NaN: 0
-    const F16 solid = all(80.0f);
+    const F16 solid = all(HR_OPAQUE);
     const F16 a = if_above(solid, thickness, none - e.minus_one, one), k = if_above(solid, thickness, e.value, none);
-    const F16 counts = if_above(thickness, none, one, none);  // NaN and less than nothing absorb nothing
+    const F16 counts = if_above(thickness, all(HR_FAINTEST), one, none);  // NaN and less than nothing absorb nothing
     store_some(alpha + i, if_above(counts, none, a, none), some);
     const F16 through = if_above(counts, none, k, one);
     store_some(keep + i, through, some);

@@ -62,6 +62,8 @@ struct TrigridKernels {
   void (*gather)(const HrTrigrid&, int64_t image, const Place* places, int n, float* out, int stride);
   // For each point and chart the gradients of the three coordinates and of the share.
   void (*place_gradients)(const HrTrigrid&, int64_t image, const Place* places, int n, const float* grad, int stride, Place* out);
+  // For each place (every charts-th from the first) the bin of rows that its lower row lies in, -1 outside.
+  void (*find_bins)(const HrTrigrid&, int plane, int rows_per_bin, const Place* places, int n, int32_t* bins);
   // Adds the gradients of the points to the cells.
   void (*scatter)(const PlaneSums&);
   // From batch.features to the rest.

@@ -11,16 +11,20 @@ struct Axis {
   float weight[2][kWidth], slope[2][kWidth];
 };
 
+// hr_trigrid_pair for 16 points, to the same bits.
 HR_LANES_FN void find_axis(const float* coordinate, int32_t size, Axis& axis) {
-  for (int i = 0; i < kWidth; ++i) {
-    const HrTrigridPair pair = hr_trigrid_pair(coordinate[i], size);
-    axis.lower[i] = pair.lower;
-    axis.upper[i] = pair.upper;
-    for (int k = 0; k < 2; ++k) {
-      axis.weight[k][i] = pair.weight[k];
-      axis.slope[k][i] = pair.slope[k];
-    }
-  }
+  const F16 sides = all(static_cast<float>(size)), half = all(0.5f * static_cast<float>(size)), none = zeros(), one = all(1.0f);
+  F16 at = (load(coordinate) + one) * half - all(0.5f);
+  at = if_above(at, all(-1.0f), if_above(sides, at, at, all(-2.0f)), all(-2.0f));
+  const F16 below = floor_of(at), rest = at - below, above = below + one;
+  const F16 in_lower = if_above(below, all(-0.5f), one, none);
+  const F16 in_upper = if_above(above, all(-0.5f), if_above(sides, above, one, none), none);
+  store_whole(axis.lower, more(below, none));
+  store_whole(axis.upper, less(more(above, none), sides - one));
+  store(axis.weight[0], in_lower * (one - rest));
+  store(axis.weight[1], in_upper * rest);
+  store(axis.slope[0], none - in_lower * half);
+  store(axis.slope[1], in_upper * half);
 }
 
 HR_LANES_FN void single_axis(Axis& axis) {
@@ -38,6 +42,13 @@ struct Coordinates {
 };
 
 HR_LANES_FN void load_coordinates(const Place* places, int charts, int n, Coordinates& c) {
+  if (charts == 1 && n == kWidth) {
+    F16 columns[4];
+    load_columns(places->at, columns);
+    for (int k = 0; k < 3; ++k) store(c.at[k], columns[k]);
+    store(c.share, columns[3]);
+    return;
+  }
   for (int i = 0; i < kWidth; ++i) {
     const Place outside = {{-9.0f, -9.0f, -9.0f}, 0.0f}, place = i < n ? places[static_cast<int64_t>(i) * charts] : outside;
     for (int k = 0; k < 3; ++k) c.at[k][i] = place.at[k];
@@ -245,6 +256,24 @@ void scatter_channels(float* cells, const Corners& corners, int count, int i, in
       scatter_point<1, false>(cells + first, corners, count, i, channels, 0, grad + first);
     } else {
       scatter_point<1, true>(cells + first, corners, count, i, channels, tail, grad + first);
+    }
+  }
+}
+
+// For each place the bin of its lower row in a plane, -1 outside.
+void find_bins(const HrTrigrid& field, int plane, int rows_per_bin, const Place* places, int n, int32_t* bins) {
+  Coordinates c;
+  Axis axes[3];
+  const int sides[3] = {field.width, field.height, field.depth};
+  const int count = field.depth > 1 ? 3 : 2;
+  for (int begin = 0; begin < n; begin += kWidth) {
+    const int points = n - begin < kWidth ? n - begin : kWidth;
+    load_coordinates(places + static_cast<int64_t>(begin) * field.charts, field.charts, points, c);
+    for (int k = 0; k < count; ++k) find_axis(c.at[field.axes[3 * plane + k]], sides[k], axes[k]);
+    for (int i = 0; i < points; ++i) {
+      bool inside = true;  // a lookup that reaches no cell has slopes of 0 on that axis
+      for (int k = 0; k < count; ++k) inside = inside && (axes[k].slope[0][i] != 0.0f || axes[k].slope[1][i] != 0.0f);
+      bins[begin + i] = inside ? axes[1].lower[i] / rows_per_bin : -1;
     }
   }
 }

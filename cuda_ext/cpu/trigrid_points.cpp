@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "c_api.h"
+#include "huge_pages.h"
 #include "thread_pool.h"
 #include "trigrid_common.h"
 #include "trigrid_scatter.h"
@@ -31,6 +32,7 @@ Place* places_of(const HrTrigrid& field, const float* points, int n, Scratch& sc
 }
 
 int32_t sample(const HrTrigridSampleParams& p) {
+  expect_writes(p.values, p.field.batch * p.num_points * p.field.channels * 4);
   const TrigridKernels& kernels = trigrid_kernels(p.isa);
   over_points(p.field.batch, p.num_points, p.num_threads, [&](int64_t image, int64_t first, int n) {
     Scratch scratch(thread_memory(), 4 * int64_t{kPointsPerTask} * p.field.charts);
@@ -94,6 +96,7 @@ int32_t decode(const HrTrigridDecodeParams& p) {
   const TrigridKernels& kernels = trigrid_kernels(p.isa);
   const DecoderMemory decoder(p.decoder, p.field.channels);
   const PreparedDecoder& d = decoder.get();
+  expect_writes(p.features, p.field.batch * p.num_points * d.features * 4);
   over_points(p.field.batch, p.num_points, p.num_threads, [&](int64_t image, int64_t first, int n) {
     Scratch scratch(thread_memory(), 4 * int64_t{kPointsPerTask} * p.field.charts + batch_floats(d));
     const Place* places = places_of(p.field, p.points + 3 * first, n, scratch);

@@ -44,6 +44,7 @@ void add_intervals(const HrTrigridRenderParams& p, const RayGroup& group, const 
     if (through < p.samples.stop) continue;
     const float weight = through * room.alpha[k];
     through *= room.keep[k];
+    if (through < HR_FAINTEST) through = 0.0f;
     if (weight == 0.0f) continue;
     if (p.weights) p.weights[at.sample] = weight;
     p.distances[group.begin + at.ray] += weight * at.middle;

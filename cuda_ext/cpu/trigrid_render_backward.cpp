@@ -119,6 +119,7 @@ void trace_group(const Backward& b, const RayGroup& group, Room& room, Trace& tr
       trace.passed.push_back({at.ray, first, base + at.last, room.alpha[k], room.keep[k], room.slope[k], through,
                               gain_of(b, group, walk, at, room)});
       through *= room.keep[k];
+      if (through < HR_FAINTEST) through = 0.0f;
     }
     for (size_t e = 0; e < walk.entries.size(); ++e) trace.last_entry[walk.entries[e].ray] = base + static_cast<int64_t>(e);
     walk.keep_last(room.batch);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "huge_pages.h"
 #include "thread_pool.h"
 
 namespace hr {
@@ -21,42 +22,29 @@ GridScatter::GridScatter(const HrTrigrid& field, float* grad_grid, int num_threa
   bins_per_plane_ = (field.height + rows_per_bin_ - 1) / rows_per_bin_;
   bins_ = field.charts * 3 * bins_per_plane_;
   const int64_t floats = field.batch * field.charts * 3 * (bytes / 4) * field.height;
+  expect_writes(grad_grid, floats * 4);
   parallel_for((floats + kFloatsPerTask - 1) / kFloatsPerTask, num_threads, [&](int64_t task) {
     const int64_t first = task * kFloatsPerTask;
     std::memset(grad_grid + first, 0, std::min(kFloatsPerTask, floats - first) * sizeof(float));
   });
 }
 
-// The bin of a plane that a place's lower row lies in, or -1 outside.
-int GridScatter::bin_of(const Place& place, int plane) const {
-  const int32_t* order = field_.axes + 3 * plane;
-  const int sides[3] = {field_.width, field_.height, field_.depth};
-  for (int k = 0; k < (field_.depth > 1 ? 3 : 2); ++k) {
-    const float at = (place.at[order[k]] + 1.0f) * (0.5f * static_cast<float>(sides[k])) - 0.5f;
-    if (!(at > -1.0f && at < static_cast<float>(sides[k]))) return -1;
-  }
-  return hr_trigrid_pair(place.at[order[1]], field_.height).lower / rows_per_bin_;
-}
-
 void GridScatter::add(int64_t image, const Place* places, const float* gradients, int64_t slots) {
   const int64_t runs = (slots + kSlotsPerRun - 1) / kSlotsPerRun;
-  const int charts = field_.charts;
-  const auto visit = [&](int64_t run, auto&& found) {
-    const int64_t end = std::min((run + 1) * kSlotsPerRun, slots);
-    for (int chart = 0; chart < charts; ++chart) {
-      for (int plane = 0; plane < 3; ++plane) {
-        const int first = (chart * 3 + plane) * bins_per_plane_;
-        for (int64_t slot = run * kSlotsPerRun; slot < end; ++slot) {
-          const int bin = bin_of(places[slot * charts + chart], plane);
-          if (bin >= 0) found(first + bin, static_cast<uint32_t>(slot));
-        }
-      }
-    }
-  };
+  const int charts = field_.charts, planes = charts * 3;
+  found_.resize(slots * planes);
   next_.assign(runs * bins_, 0);
   parallel_for(runs, num_threads_, [&](int64_t run) {
+    const int64_t first = run * kSlotsPerRun;
+    const int n = static_cast<int>(std::min(kSlotsPerRun, slots - first));
     uint32_t* count = next_.data() + run * bins_;
-    visit(run, [&](int bin, uint32_t) { ++count[bin]; });
+    for (int plane = 0; plane < planes; ++plane) {
+      int32_t* found = found_.data() + plane * slots + first;
+      kernels_.find_bins(field_, plane % 3, rows_per_bin_, places + first * charts + plane / 3, n, found);
+      for (int i = 0; i < n; ++i) {
+        if (found[i] >= 0) ++count[plane * bins_per_plane_ + found[i]];
+      }
+    }
   });
   begin_.resize(bins_ + 1);
   uint32_t total = 0;
@@ -72,7 +60,13 @@ void GridScatter::add(int64_t image, const Place* places, const float* gradients
   if (sorted_.size() < total) sorted_.resize(total);
   parallel_for(runs, num_threads_, [&](int64_t run) {
     uint32_t* at = next_.data() + run * bins_;
-    visit(run, [&](int bin, uint32_t slot) { sorted_[at[bin]++] = slot; });
+    const int64_t end = std::min((run + 1) * kSlotsPerRun, slots);
+    for (int plane = 0; plane < planes; ++plane) {
+      for (int64_t slot = run * kSlotsPerRun; slot < end; ++slot) {
+        const int32_t bin = found_[plane * slots + slot];
+        if (bin >= 0) sorted_[at[plane * bins_per_plane_ + bin]++] = static_cast<uint32_t>(slot);
+      }
+    }
   });
   const int64_t plane_floats = int64_t{field_.depth} * field_.height * field_.width * field_.channels;
   for (int parity = 0; parity < 2; ++parity) {

@@ -17,13 +17,13 @@ class GridScatter {
   void add(int64_t image, const Place* places, const float* gradients, int64_t slots);
 
  private:
-  int bin_of(const Place& place, int plane) const;
 
   HrTrigrid field_;
   float* grad_grid_;
   int num_threads_;
   const TrigridKernels& kernels_;
   int rows_per_bin_, bins_per_plane_, bins_;
+  std::vector<int32_t> found_;
   std::vector<uint32_t> next_, begin_, sorted_;
 };
 

@@ -14,6 +14,7 @@ FAMILIES = (
     "headrecon.benchmarks.isosurface_cases",
     "headrecon.benchmarks.field_cases",
     "headrecon.benchmarks.ssim_cases",
+    "headrecon.benchmarks.volume_cases",
     "headrecon.benchmarks.rendering_cases",
     "headrecon.benchmarks.fitting_cases",
 )
