@@ -145,7 +145,7 @@ def assert_same_outcome(
     inputs: dict[str, Tensor],
     bounds: dict[str, Bounds],
 ) -> None:
-    """Values and gradients of an op in float32 against its twin in float64. bounds: by input, "values", "" for others."""
+    """Values and gradients of an op in float32 against its twin in float64. bounds: by input; "": others."""
     found, found_grads = outcome(op, list(inputs.values()), torch.float32)
     wanted, wanted_grads = outcome(twin, list(inputs.values()), torch.float64)
     usual = bounds.get("", Bounds())
