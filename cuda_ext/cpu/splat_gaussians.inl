@@ -146,20 +146,18 @@ inline int64_t list_row_by_row(const HrSplatTilesParams& p, const float* splat, 
   return found;
 }
 
-bool list_tiles(const HrSplatTilesParams& p, int64_t image, const uint64_t* order, int64_t count, int32_t* out) {
+bool list_tiles(const HrSplatTilesParams& p, int64_t image, int64_t begin, int64_t finish, int32_t* out) {
   const float* splats = p.splats + image * p.num_gaussians * HR_SPLAT_FIELDS;
   const int32_t* tiles = p.tiles + image * p.num_gaussians;
   const int32_t columns = (p.width + p.tile_size - 1) / p.tile_size;
-  alignas(64) float lanes[HR_SPLAT_FIELDS][kLanes] = {};
   alignas(64) int32_t row0[kLanes], row1[kLanes], first[kRowsAtOnce][kLanes], end[kRowsAtOnce][kLanes];
-  for (int64_t at = 0; at < count; at += kLanes) {
-    const int here = static_cast<int>(count - at < kLanes ? count - at : kLanes);
-    for (int i = 0; i < here; ++i) {
-      const float* splat = splats + (order[at + i] & 0xffffffffu) * HR_SPLAT_FIELDS;
-      for (int k = 0; k < HR_SPLAT_FIELDS; ++k) lanes[k][i] = splat[k];
-    }
+  for (int64_t at = begin; at < finish; at += kLanes) {
+    const int here = static_cast<int>(finish - at < kLanes ? finish - at : kLanes);
+    int32_t together = 0;
+    for (int i = 0; i < here; ++i) together |= tiles[at + i];
+    if (together == 0) continue;
     Floats field[HR_SPLAT_FIELDS];
-    for (int k = 0; k < HR_SPLAT_FIELDS; ++k) field[k] = load(lanes[k]);
+    load_columns<HR_SPLAT_FIELDS>(splats + at * HR_SPLAT_FIELDS, here, field);
     const HrSplatBounds<Floats> b = hr_splat_bounds(field);
     const CellSpan rows = tile_rows(b, p.height, p.tile_size);
     store(row0, to_ints(rows.first));
@@ -172,17 +170,17 @@ bool list_tiles(const HrSplatTilesParams& p, int64_t image, const uint64_t* orde
       store(end[r], to_ints(span.end));
     }
     for (int i = 0; i < here; ++i) {
-      const uint32_t splat = order[at + i] & 0xffffffffu;
+      if (tiles[at + i] == 0) continue;  // not drawn: its numbers mean nothing
       int64_t found = 0;
       if (row1[i] - row0[i] > kRowsAtOnce) {
-        found = list_row_by_row(p, splats + static_cast<int64_t>(splat) * HR_SPLAT_FIELDS, tiles[splat], out);
+        found = list_row_by_row(p, splats + (at + i) * HR_SPLAT_FIELDS, tiles[at + i], out);
       } else {
         for (int r = 0; r < row1[i] - row0[i]; ++r) {
-          if (found + end[r][i] - first[r][i] > tiles[splat]) return false;
+          if (found + end[r][i] - first[r][i] > tiles[at + i]) return false;
           for (int32_t x = first[r][i]; x < end[r][i]; ++x) out[found++] = (row0[i] + r) * columns + x;
         }
       }
-      if (found != tiles[splat]) return false;
+      if (found != tiles[at + i]) return false;
       out += found;
     }
   }

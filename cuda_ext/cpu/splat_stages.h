@@ -15,9 +15,9 @@ struct SplatGaussianStage {
   void (*project)(const HrSplatProjectParams& p, int64_t b, int64_t first, int64_t end);
   void (*project_backward)(const HrSplatProjectGradParams& p, int64_t b, int64_t first, int64_t end, float* camera);
   void (*harmonics)(const HrSplatHarmonicsParams& p, int64_t b, int64_t first, int64_t end);
-  // Writes the numbers of the tiles that `count` splats of an image touch, splat after splat; false, and nothing beyond what
-  // p.tiles allows for, when these are not as many as p.tiles says. The splats' numbers are the low words of `order`.
-  bool (*list_tiles)(const HrSplatTilesParams& p, int64_t image, const uint64_t* order, int64_t count, int32_t* out);
+  // Writes the numbers of the tiles that splats first..end-1 of an image touch, splat after splat; false, and nothing beyond
+  // what p.tiles allows for, when these are not as many as p.tiles says.
+  bool (*list_tiles)(const HrSplatTilesParams& p, int64_t image, int64_t first, int64_t end, int32_t* out);
   void (*harmonics_backward)(const HrSplatHarmonicsGradParams& p, int64_t b, int64_t first, int64_t end, float* camera);
 };
 

@@ -1,5 +1,5 @@
-// CPU lists of splats by tile. All splats of an image are sorted by depth once, then dealt to their tiles in that order, so
-// that every tile's list comes out sorted. Both steps work on chunks whose number follows from the sizes alone and keep the
+// CPU lists of splats by tile. The tiles of every splat are found, splat by splat; then the splats are sorted by depth, and
+// dealt to their tiles in that order, so that every tile's list comes out sorted. All steps work on chunks whose number follows from the sizes alone and keep the
 // order of equal keys: the lists do not depend on the number of threads.
 #include <algorithm>
 #include <atomic>
@@ -15,6 +15,7 @@ namespace hr {
 namespace {
 
 constexpr int64_t kMostChunks = 32, kSmallestChunk = 8192;
+constexpr int64_t kFetchAhead = 16;
 constexpr int kDigitBits = 11, kDigits = 1 << kDigitBits;
 
 template <class T>
@@ -39,56 +40,72 @@ uint32_t depth_key(const float* splat) {
   return key;  // depths are positive: their bits are in the order of the numbers
 }
 
-// The splats with tiles: depth (less the least one) in the high word, number in the low word.
-struct Sorted {
-  std::unique_ptr<uint64_t[]> items, other;
-  int64_t count = 0;
-  uint32_t range = 0;
+// The splats of one image: their tiles, splat by splat, and those that have any, to be sorted.
+struct Dealt {
+  std::unique_ptr<int32_t[]> cells;            // tiles of the splats, in the order of their numbers
+  std::unique_ptr<uint32_t[]> place;           // [N] where a splat's begin
+  std::unique_ptr<uint64_t[]> items, other;    // depth's bits in the high word, number in the low one
+  int64_t count = 0;                           // of items
+  uint32_t nearest = 0, range = 0;             // least depth, and the greatest less the least, as bits
 };
 
-Sorted visible_splats(const HrSplatTilesParams& p, int64_t image, int threads) {
+// False when p.tiles does not say how many tiles there are. Reads the splats in order, once: sorted they lie scattered.
+bool deal(const HrSplatTilesParams& p, const SplatGaussianStage& stage, int64_t image, int threads, Dealt* out) {
   const float* splats = p.splats + image * p.num_gaussians * HR_SPLAT_FIELDS;
   const int32_t* tiles = p.tiles + image * p.num_gaussians;
   const Chunks chunks(p.num_gaussians);
-  std::vector<int64_t> place(chunks.count + 1);
-  std::vector<uint32_t> least(chunks.count, UINT32_MAX), most(chunks.count, 0);
+  std::vector<int64_t> cell(chunks.count + 1), item(chunks.count + 1);
   parallel_for(chunks.count, threads, [&](int64_t c) {
-    int64_t found = 0;
+    int64_t cells = 0, items = 0;
     for (int64_t n = chunks.first(c); n < chunks.end(c); ++n) {
-      if (tiles[n] <= 0) continue;
+      cells += tiles[n];
+      items += tiles[n] > 0;
+    }
+    cell[c + 1] = cells;
+    item[c + 1] = items;
+  });
+  for (int64_t c = 0; c < chunks.count; ++c) {
+    cell[c + 1] += cell[c];
+    item[c + 1] += item[c];
+  }
+  out->count = item[chunks.count];
+  out->cells = room_for<int32_t>(cell[chunks.count]);
+  out->place = room_for<uint32_t>(p.num_gaussians);
+  out->items = room_for<uint64_t>(out->count);
+  out->other = room_for<uint64_t>(out->count);
+  std::vector<uint32_t> least(chunks.count, UINT32_MAX), most(chunks.count, 0);
+  std::atomic<bool> fine{true};
+  parallel_for(chunks.count, threads, [&](int64_t c) {
+    if (!stage.list_tiles(p, image, chunks.first(c), chunks.end(c), out->cells.get() + cell[c])) fine.store(false);
+    uint64_t* to = out->items.get() + item[c];
+    uint32_t at = static_cast<uint32_t>(cell[c]);
+    for (int64_t n = chunks.first(c); n < chunks.end(c); ++n) {
+      out->place[n] = at;
+      at += tiles[n];
+      if (tiles[n] == 0) continue;
       const uint32_t key = depth_key(splats + n * HR_SPLAT_FIELDS);
       least[c] = std::min(least[c], key);
       most[c] = std::max(most[c], key);
-      ++found;
-    }
-    place[c + 1] = found;
-  });
-  for (int64_t c = 0; c < chunks.count; ++c) place[c + 1] += place[c];
-  Sorted out;
-  out.count = place[chunks.count];
-  out.items = room_for<uint64_t>(out.count);
-  out.other = room_for<uint64_t>(out.count);
-  if (out.count == 0) return out;
-  const uint32_t nearest = *std::min_element(least.begin(), least.end());
-  out.range = *std::max_element(most.begin(), most.end()) - nearest;
-  parallel_for(chunks.count, threads, [&](int64_t c) {
-    uint64_t* to = out.items.get() + place[c];
-    for (int64_t n = chunks.first(c); n < chunks.end(c); ++n) {
-      if (tiles[n] > 0) *to++ = static_cast<uint64_t>(depth_key(splats + n * HR_SPLAT_FIELDS) - nearest) << 32 | static_cast<uint64_t>(n);
+      *to++ = static_cast<uint64_t>(key) << 32 | static_cast<uint64_t>(n);
     }
   });
-  return out;
+  if (out->count > 0) {
+    out->nearest = *std::min_element(least.begin(), least.end());
+    out->range = *std::max_element(most.begin(), most.end()) - out->nearest;
+  }
+  return fine.load();
 }
 
 // Radix sort, least significant digit first, which keeps the order of equal depths: that of their numbers.
-void sort_by_depth(Sorted& s, int threads) {
+void sort_by_depth(Dealt& s, int threads) {
   const Chunks chunks(s.count);
   std::vector<uint32_t> place(chunks.count * kDigits);
+  const uint64_t least = static_cast<uint64_t>(s.nearest) << 32;
   for (int shift = 32; shift < 64 && (s.range >> (shift - 32)) > 0; shift += kDigitBits) {
     parallel_for(chunks.count, threads, [&](int64_t c) {
       uint32_t* count = place.data() + c * kDigits;
       std::fill(count, count + kDigits, 0u);
-      for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) ++count[s.items[i] >> shift & (kDigits - 1)];
+      for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) ++count[(s.items[i] - least) >> shift & (kDigits - 1)];
     });
     uint32_t next = 0;
     for (int d = 0; d < kDigits; ++d) {
@@ -100,20 +117,12 @@ void sort_by_depth(Sorted& s, int threads) {
     }
     parallel_for(chunks.count, threads, [&](int64_t c) {
       uint32_t* to = place.data() + c * kDigits;
-      for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) s.other[to[s.items[i] >> shift & (kDigits - 1)]++] = s.items[i];
+      for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) {
+        s.other[to[(s.items[i] - least) >> shift & (kDigits - 1)]++] = s.items[i];
+      }
     });
     std::swap(s.items, s.other);
   }
-}
-
-// Where the entries of each splat of the image start, in entries.
-std::unique_ptr<int32_t[]> entry_places(const int32_t* tiles, int64_t count, int64_t first) {
-  auto place = room_for<int32_t>(count);
-  for (int64_t n = 0; n < count; ++n) {
-    place[n] = static_cast<int32_t>(first);
-    first += tiles[n];
-  }
-  return place;
 }
 
 // The lists of one image, whose first entry is ids[begin].
@@ -121,53 +130,46 @@ bool list_image(const HrSplatTilesParams& p, const SplatGaussianStage& stage, in
   const int32_t* tiles = p.tiles + image * p.num_gaussians;
   const int64_t columns = (p.width + p.tile_size - 1) / p.tile_size, rows = (p.height + p.tile_size - 1) / p.tile_size;
   const int64_t cells = columns * rows;
-  Sorted sorted = visible_splats(p, image, threads);
-  sort_by_depth(sorted, threads);
-  const uint64_t* order = sorted.items.get();
-  const Chunks chunks(sorted.count);
-  std::vector<int64_t> part(chunks.count + 1);
-  parallel_for(chunks.count, threads, [&](int64_t c) {
-    int64_t sum = 0;
-    for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) sum += tiles[static_cast<uint32_t>(order[i])];
-    part[c + 1] = sum;
-  });
-  for (int64_t c = 0; c < chunks.count; ++c) part[c + 1] += part[c];
-  auto cell_of = room_for<int32_t>(part[chunks.count]);
-  auto place = room_for<int32_t>(chunks.count * cells);
-  std::atomic<bool> fine{true};
-  parallel_for(chunks.count, threads, [&](int64_t c) {
-    int32_t* count = place.get() + c * cells;
-    std::fill(count, count + cells, 0);
-    if (!stage.list_tiles(p, image, order + chunks.first(c), chunks.end(c) - chunks.first(c), cell_of.get() + part[c])) {
-      fine.store(false);
-      return;
+  Dealt dealt;
+  if (!deal(p, stage, image, threads, &dealt)) return false;
+  sort_by_depth(dealt, threads);
+  const Chunks chunks(dealt.count);
+  auto to = room_for<int32_t>(chunks.count * cells);
+  // visit(tiles of a splat, how many, its number) in the order of depth.
+  const auto over_splats = [&](int64_t c, const auto& visit) {
+    for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) {
+      const uint32_t n = static_cast<uint32_t>(dealt.items[i]);
+      const uint32_t later = static_cast<uint32_t>(dealt.items[std::min(i + kFetchAhead, chunks.end(c) - 1)]);
+      __builtin_prefetch(dealt.cells.get() + dealt.place[later]);
+      visit(dealt.cells.get() + dealt.place[n], tiles[n], n);
     }
-    for (int64_t k = part[c]; k < part[c + 1]; ++k) ++count[cell_of[k]];
+  };
+  parallel_for(chunks.count, threads, [&](int64_t c) {
+    int32_t* count = to.get() + c * cells;
+    std::fill(count, count + cells, 0);
+    over_splats(c, [&](const int32_t* cell, int32_t own, uint32_t) {
+      for (int32_t k = 0; k < own; ++k) ++count[cell[k]];
+    });
   });
-  if (!fine.load()) return false;
   int64_t next = begin;
   for (int64_t t = 0; t < cells; ++t) {
     p.offsets[image * cells + t] = static_cast<int32_t>(next);
     for (int64_t c = 0; c < chunks.count; ++c) {
-      const int32_t count = place[c * cells + t];
-      place[c * cells + t] = static_cast<int32_t>(next);
+      const int32_t count = to[c * cells + t];
+      to[c * cells + t] = static_cast<int32_t>(next);
       next += count;
     }
   }
-  std::unique_ptr<int32_t[]> entry;
-  if (p.entries) entry = entry_places(tiles, p.num_gaussians, begin);
   parallel_for(chunks.count, threads, [&](int64_t c) {
-    int32_t* to = place.get() + c * cells;
-    const int32_t* cell = cell_of.get() + part[c];
-    for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) {
-      const uint32_t n = static_cast<uint32_t>(order[i]);
-      int32_t* own = p.entries ? p.entries + entry[n] : nullptr;
-      for (int32_t k = 0; k < tiles[n]; ++k) {
-        const int32_t at = to[*cell++]++;
-        p.ids[at] = static_cast<int32_t>(n);
-        if (own) own[k] = at;
+    int32_t* at = to.get() + c * cells;
+    over_splats(c, [&](const int32_t* cell, int32_t own, uint32_t n) {
+      int32_t* entry = p.entries ? p.entries + begin + dealt.place[n] : nullptr;
+      for (int32_t k = 0; k < own; ++k) {
+        const int32_t place = at[cell[k]]++;
+        p.ids[place] = static_cast<int32_t>(n);
+        if (entry) entry[k] = place;
       }
-    }
+    });
   });
   return true;
 }
@@ -177,11 +179,12 @@ int32_t list_all(const HrSplatTilesParams& p) {
   std::vector<int64_t> begin(p.images + 1);
   parallel_for(p.images, p.num_threads, [&](int64_t image) {
     int64_t sum = 0;
+    int32_t together = 0;
     for (int64_t n = 0; n < p.num_gaussians; ++n) {
-      const int32_t tiles = p.tiles[image * p.num_gaussians + n];
-      sum += tiles < 0 ? INT32_MAX : tiles;  // a negative number makes the total wrong, which is seen below
+      sum += p.tiles[image * p.num_gaussians + n];
+      together |= p.tiles[image * p.num_gaussians + n];
     }
-    begin[image + 1] = sum;
+    begin[image + 1] = together < 0 ? INT32_MAX : sum;  // a negative number makes the total wrong, which is seen below
   });
   for (int64_t image = 0; image < p.images; ++image) begin[image + 1] += begin[image];
   if (begin[p.images] != p.num_ids) return HR_ERROR_INDEX;

@@ -30,7 +30,7 @@ from headrecon.ops.samples import DEFAULT_NEAR_Z
 from headrecon.structures import Cameras, Gaussians
 
 #: Pixels along a tile's side, by device.
-TILE_SIZE = {"cpu": 16, "cuda": 16}
+TILE_SIZE = {"cpu": 32, "cuda": 16}
 _MAX_SIDE = 16384
 
 
