@@ -11,6 +11,7 @@ from headrecon.errors import InputError
 #: Modules with `CASES`, in the order in which they are run.
 FAMILIES = (
     "headrecon.benchmarks.mesh_cases",
+    "headrecon.benchmarks.splat_cases",
     "headrecon.benchmarks.isosurface_cases",
     "headrecon.benchmarks.field_cases",
     "headrecon.benchmarks.ssim_cases",

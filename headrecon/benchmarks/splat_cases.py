@@ -1,6 +1,7 @@
 """Gaussian splatting on egg-shaped shells of Gaussians that fill the picture as a head does.
 
-The sizes of the Gaussians are such that 6.9 million pairs of a Gaussian and a pixel contribute at 50k, 7.3 million at 200k.
+The sizes of the Gaussians are such that 6.9 million pairs of a Gaussian and a pixel contribute at 50k, 7.3 million at
+200k.
 """
 
 from __future__ import annotations
@@ -70,8 +71,8 @@ def _works(label: str, device: str) -> dict[str, Work]:
     def draw_all() -> list[Tensor]:
         with torch.no_grad():
             found = splat_gaussians(gaussians, cameras, everything)
-        assert found.depth_z is not None and found.normals is not None
-        return [found.image, found.alpha, found.depth_z, found.normals]
+        pictures = (found.image, found.alpha, found.depth_z, found.normals)
+        return [t for t in pictures if t is not None]
 
     def backward() -> Any:
         return torch.autograd.grad(image, tuple(leaves.values()), grad, retain_graph=True)

@@ -14,8 +14,10 @@ ALL_PICTURES = SplatOptions(depth=True, median_depth=True, normals=True)
 
 
 def camera(width: int = 47, height: int = 39, count: int = 1, focal: float = 60.0) -> Cameras:
-    """Cameras two metres before the origin, a little apart, that look along +z."""
+    """Cameras two metres before the origin: the first looks along +z, each further one is turned a little more."""
     viewmats = torch.eye(4).repeat(count, 1, 1)
+    turn = torch.tensor([[0.0, 0.1, -0.5], [-0.1, 0.0, 0.3], [0.5, -0.3, 0.0]])
+    viewmats[:, :3, :3] = torch.matrix_exp(turn * torch.arange(count)[:, None, None])
     viewmats[:, 2, 3] = 2.0
     viewmats[:, 0, 3] = 0.2 * torch.arange(count)
     k = torch.tensor([[focal, 0.0, width / 2], [0.0, focal, height / 2], [0.0, 0.0, 1.0]])

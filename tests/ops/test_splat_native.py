@@ -30,8 +30,12 @@ def compare(
     gaussians: Gaussians,
     options: SplatOptions,
     size: tuple[int, int, int] = (70, 53, 2),
+    few: float = 0.004,
 ) -> None:
-    """Pictures and gradients of the kernels against the twin's. size: width, height, cameras."""
+    """Pictures and gradients of the kernels against the twin's. size: width, height, cameras.
+
+    few: budget of gradients.
+    """
     channels = 3 if gaussians.colours is None else gaussians.colours.shape[-1]
     lead = gaussians.means.shape[:-2]
     cameras = camera(*size)
@@ -50,7 +54,7 @@ def compare(
     assert_alike(found[0].info.radii, wanted[0].info.radii, "radii")
     assert found[1].keys() == wanted[1].keys()
     for name, grad in wanted[1].items():
-        assert_alike(found[1][name], grad, f"gradient of {name}", BOUNDS)
+        assert_alike(found[1][name], grad, f"gradient of {name}", replace(BOUNDS, budget=few))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,7 +96,9 @@ def test_batches_and_colours_per_camera(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_large_ones_near_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     # Some behind the camera, some whose slope is held at the picture's rim; many cover the whole picture.
-    compare(monkeypatch, random_gaussians(60, 40, log_scale=-0.5), SplatOptions(antialiased=True), (130, 70, 2))
+    # There are only 40, so that one rim that falls on the other side is more than the usual share of the gradients.
+    some = random_gaussians(60, 40, log_scale=-0.5)
+    compare(monkeypatch, some, SplatOptions(antialiased=True), (130, 70, 2), few=0.03)
 
 
 class Steps:
