@@ -6,7 +6,7 @@
 namespace hr {
 
 constexpr int kMlpBlock = 96;  // samples worked on at a time: the rows of every register tile divide it
-constexpr int kMlpPad = 16;    // columns come in multiples of this, so that every vector width divides them
+constexpr int kMlpPad = 16;    // columns come in multiples of this: kWidth in float_lanes.h
 
 inline int mlp_padded(int columns) { return (columns + kMlpPad - 1) / kMlpPad * kMlpPad; }
 

@@ -5,20 +5,21 @@
 // tile of C stays in registers while k runs. Each number of C is a chain of fused steps in the order of k, so that every
 // instruction set gives the same bits.
 
-#include "lanes.h"
+#include "float_lanes.h"
 #include "mlp_block.h"
 
 namespace hr {
 namespace {
 
-// Vectors across a tile, and rows down: 24 of 32 registers (AVX-512, NEON), or 12 of 16 (AVX2). Narrow tiles do not get more
+// Sixteens across a tile, and rows down: 24 of 32 registers (AVX-512, NEON), or 12 of 16 (AVX2). Narrow tiles do not get more
 // rows to make up for it: 12 sums hide the latency as well as 24, and 12 rows take more addresses than there are registers.
-#if HR_FLOATS == 8
-constexpr int kMostColumns = 2;
-#else
+#if defined(__AVX512F__)
 constexpr int kMostColumns = 4;
-#endif
 constexpr int tile_rows(int columns) { return columns == 1 ? 12 : 6; }
+#else
+constexpr int kMostColumns = 1;
+constexpr int tile_rows(int) { return 6; }
+#endif
 
 // a[m * row + k * column]; C is added to when `add`, else it starts from the bias or from 0.
 struct Product {
@@ -35,24 +36,24 @@ struct Product {
 
 template <int kRows, int kColumns>
 inline __attribute__((always_inline)) void tile(const Product& p, int m, int n) {
-  Floats sum[kRows][kColumns];
+  F16 sum[kRows][kColumns];
   float* c = p.c + m * p.c_stride + n;
 #pragma GCC unroll 24
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
     for (int j = 0; j < kColumns; ++j) {
-      const int at = j * HR_FLOATS;
-      sum[i][j] = p.add ? load(c + i * p.c_stride + at) : (p.bias ? load(p.bias + n + at) : Floats{});
+      const int at = j * kWidth;
+      sum[i][j] = p.add ? load(c + i * p.c_stride + at) : (p.bias ? load(p.bias + n + at) : zeros());
     }
   }
   const float *a = p.a + m * p.row, *b = p.b + n;
   for (int k = 0; k < p.depth; ++k) {
-    Floats row[kColumns];
+    F16 row[kColumns];
 #pragma GCC unroll 4
-    for (int j = 0; j < kColumns; ++j) row[j] = load(b + j * HR_FLOATS);
+    for (int j = 0; j < kColumns; ++j) row[j] = load(b + j * kWidth);
 #pragma GCC unroll 24
     for (int i = 0; i < kRows; ++i) {
-      const Floats every = all(a[i * p.row]);
+      const F16 every = all(a[i * p.row]);
 #pragma GCC unroll 4
       for (int j = 0; j < kColumns; ++j) sum[i][j] = fused(every, row[j], sum[i][j]);
     }
@@ -62,7 +63,7 @@ inline __attribute__((always_inline)) void tile(const Product& p, int m, int n) 
 #pragma GCC unroll 24
   for (int i = 0; i < kRows; ++i) {
 #pragma GCC unroll 4
-    for (int j = 0; j < kColumns; ++j) store(c + i * p.c_stride + j * HR_FLOATS, sum[i][j]);
+    for (int j = 0; j < kColumns; ++j) store(c + i * p.c_stride + j * kWidth, sum[i][j]);
   }
 }
 
@@ -89,9 +90,9 @@ void columns_of_tiles(const Product& p, int rows, int n) {
 // columns: a multiple of kMlpPad.
 void multiply(const Product& p, int rows, int columns) {
   int n = 0;
-  for (; n + kMostColumns * HR_FLOATS <= columns; n += kMostColumns * HR_FLOATS) columns_of_tiles<kMostColumns>(p, rows, n);
-#if HR_FLOATS == 16
-  switch ((columns - n) / HR_FLOATS) {
+  for (; n + kMostColumns * kWidth <= columns; n += kMostColumns * kWidth) columns_of_tiles<kMostColumns>(p, rows, n);
+#if defined(__AVX512F__)
+  switch ((columns - n) / kWidth) {
     case 1: return columns_of_tiles<1>(p, rows, n);
     case 2: return columns_of_tiles<2>(p, rows, n);
     case 3: return columns_of_tiles<3>(p, rows, n);
