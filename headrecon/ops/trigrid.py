@@ -62,8 +62,8 @@ def pack_trigrid(
 ) -> TriGrid:
     """A tri-grid from planes as networks make them: [B,3,C,D,H,W], or [B,3,C,H,W] for a tri-plane.
 
-    Lookups want all channels of a cell in one place, so this copies the grid once (25 MB at 256² x 32: about 10 ms on
-    two cores, as long as 100k lookups): pack once, look up often. Differentiable. box_size in metres.
+    Lookups want all channels of a cell in one place, so this copies the grid once (25 MB at 256² x 32: about 20 ms on
+    two cores, as long as 300k lookups): pack once, look up often. Differentiable. box_size in metres.
     EG3D's planes [B,96,H,W] are grid.reshape(B, 3, 32, H, W), PanoHead's [B,96 D,H,W] grid.reshape(B, 3, 32, D, H, W).
     Raises ShapeError for other shapes or types.
     """
