@@ -90,6 +90,24 @@ def test_lookup_against_the_twin(channels: int, size: tuple[int, int, int], sphe
 
 
 @pytest.mark.parametrize(
+    ("channels", "size", "points"),
+    [(64, (1, 20, 300), 900), (40, (2, 9, 500), 300), (1, (1, 5, 6), 70_000)],
+    ids=["seven bins of rows", "a bin for each row", "more points than are sorted at once"],
+)
+def test_large_grids_and_many_points(channels: int, size: tuple[int, int, int], points: int) -> None:
+    """Gradients of cells are summed bin by bin: the bins must meet, and none may be left out."""
+    dice = Dice(channels)
+    raw, at = dice.normal(1, 1, 3, channels, *size), BOX * (dice.uniform(1, points, 3) - 0.5)
+    assert_same_outcome(
+        lambda raw: [sample_trigrid(pack(raw, 0), at)],
+        lambda raw: [sample_reference(*field_of(raw, 0)[:2], at.double(), AXES, 2 / BOX)],
+        {"grid": raw},
+        # A point that rounds into another cell gives its gradient to a neighbour.
+        {"grid": Bounds(relative_l1=1e-3, relative_l2=1e-3, cosine=0.9999, budget=0.001)},
+    )
+
+
+@pytest.mark.parametrize(
     ("hidden", "features", "activation"), [(64, 32, 1), (20, 3, 2), (8, 40, 0), (128, 127, 1), (1, 1, 0)]
 )
 @pytest.mark.parametrize("channels", [5, 32])
