@@ -18,9 +18,8 @@ from jaxtyping import Float, UInt8
 from headrecon import stages
 from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import InputError
-from headrecon.fitting.detector_noise import load_detector_noise
+from headrecon.fitting.detector_noise import photo_options
 from headrecon.fitting.metric_scale import MetricKnowledge
-from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import CameraHint, LandmarkFit, LandmarkFitter
 from headrecon.io.exif import FocalHint
 from headrecon.io.images import LoadedImage, from_array, load_image
@@ -97,7 +96,7 @@ def load_engine(config: ReconstructConfig, progress: Progress | None = None) -> 
     networks = load_networks(
         progress=lambda s: report(s.message, s.done_bytes / max(s.total_bytes, 1)), task_bundle=task
     )
-    options = FitOptions(noise=load_detector_noise())
+    options = photo_options()
     options = replace(options, solver=replace(options.solver, max_iterations=config.fit.iterations))
     return Engine(assets, LandmarkFitter(assets, options), networks)
 
@@ -185,9 +184,14 @@ def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tupl
 
 
 def _refined(face: FaceObservation, engine: Engine, config: ReconstructConfig) -> FaceObservation | None:
-    """The face as the fit takes it. The refiner knows the errors of our networks on its own head model, no others."""
+    """The face with what the pattern of its points says about shape, as far as our networks and head model are used.
+
+    The points stay: the refiner has their errors from renderings, and on photos they lie better than that.
+    """
     wanted = config.fit.refine and config.perception.task is None
-    return engine.refiner.refine(face) if wanted and engine.refiner.model == engine.assets.name else None
+    if not wanted or engine.refiner.model != engine.assets.name:
+        return None
+    return replace(face, shape=engine.refiner.refine(face).shape)
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:

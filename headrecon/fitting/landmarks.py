@@ -31,16 +31,20 @@ class DetectorNoise:
     subject's right eye to the left one, y downwards).
 
     sigma: deviation of the independent part per point and axis. modes: correlated part, one standard deviation each.
+    bias: detected minus true, the same for all faces; None: none.
     """
 
     sigma: Float[np.ndarray, "478 2"]
     modes: Float[np.ndarray, "K 478 2"]
+    bias: Float[np.ndarray, "478 2"] | None = None
 
     def __post_init__(self) -> None:
         if self.sigma.shape != (groups.NUM_ALL, 2) or self.modes.shape[1:] != (groups.NUM_ALL, 2):
             raise ShapeError(
                 f"detector noise needs sigma [478,2] and modes [K,478,2], found {self.sigma.shape}, {self.modes.shape}"
             )
+        if self.bias is not None and self.bias.shape != (groups.NUM_ALL, 2):
+            raise ShapeError(f"detector noise needs a bias [478,2], found {self.bias.shape}")
         if not (self.sigma > 0).all():
             raise ShapeError("detector noise needs sigma > 0 for every landmark and axis")
 
@@ -51,7 +55,16 @@ class DetectorNoise:
 
     def scaled(self, sigma: float, modes: float) -> DetectorNoise:
         """The same noise with its independent and its correlated part multiplied."""
-        return DetectorNoise(self.sigma * sigma, self.modes * modes)
+        return DetectorNoise(self.sigma * sigma, self.modes * modes, self.bias)
+
+    def unbiased(self, landmarks: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "478 D"]:
+        """Detected points (pixels) without the bias."""
+        if self.bias is None:
+            return landmarks
+        frame = HeadFrame.of(landmarks)
+        out = landmarks.copy()
+        out[:, :2] -= self.bias @ frame.axes * frame.scale_px
+        return out
 
     @property
     def num_modes(self) -> int:
@@ -66,7 +79,7 @@ class HeadFrame:
     axes: Float[np.ndarray, "2 2"]  # rows: the frame's x and y axis in the image
 
     @staticmethod
-    def of(landmarks: Float[np.ndarray, "478 3"]) -> HeadFrame:
+    def of(landmarks: Float[np.ndarray, "478 D"]) -> HeadFrame:
         """Frame of detected landmarks: x along the eyes as seen in the image, scale from the 3D distance."""
         right, left = groups.eye_centers(landmarks)
         across = left[:2] - right[:2]

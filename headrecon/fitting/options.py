@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from headrecon.errors import ShapeError
 from headrecon.fitting.head_priors import HeadPrior
 from headrecon.fitting.landmarks import DetectorNoise
 from headrecon.fitting.least_squares import SolverOptions
@@ -12,16 +13,12 @@ from headrecon.fitting.metric_scale import IrisModel
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How the landmark stage fits. The defaults suit MediaPipe's landmarks on photos."""
+    """How the landmark stage fits."""
 
-    #: independent and correlated error of the detector; a calibrated table ships with the package
+    #: error of the detector's points, as the answer counts with it (`detector_noise.photo_options`: on photos)
     noise: DetectorNoise = field(default_factory=DetectorNoise.isotropic)
-    #: The table counts what is left after its modes as independent, which it is not quite. On rendered heads with known
-    #: truth these factors give the smallest shape error, and (posterior_factor, on top of sigma_factor) deviations
-    #: that hold: see docs/accuracy.md. They are 1 for noise that really is as the table says.
-    sigma_factor: float = 4.0
-    modes_factor: float = 2.0
-    posterior_factor: float = 5.0
+    #: the same as the stated deviations count with it, with as many modes; None: `noise`
+    stated_noise: DetectorNoise | None = None
     #: share of the evidence of `ShapeEstimate` that counts: the same pixels speak through the landmarks too
     shape_trust: float = 1.0
     prior: HeadPrior = field(default_factory=HeadPrior)
@@ -44,14 +41,17 @@ class FitOptions:
     use_iris: bool = True
     solver: SolverOptions = field(default_factory=SolverOptions)
 
-    def exact(self) -> FitOptions:
-        """For data that follow the model exactly: no factors, and blendshapes taken at their word."""
-        return replace(self, sigma_factor=1.0, modes_factor=1.0, posterior_factor=1.0, expression_error=0.0)
+    def __post_init__(self) -> None:
+        if self.stated_noise is not None and self.stated_noise.num_modes != self.noise.num_modes:
+            raise ShapeError(
+                f"noise and stated_noise need as many modes, found {self.noise.num_modes} and "
+                f"{self.stated_noise.num_modes}"
+            )
 
-    def scaled_noise(self) -> FitOptions:
-        """The options with the factors multiplied into the noise, as the residuals want it."""
-        return replace(self, noise=self.noise.scaled(self.sigma_factor, self.modes_factor))
+    def exact(self) -> FitOptions:
+        """For data that follow the model exactly: blendshapes taken at their word, one noise for everything."""
+        return replace(self, stated_noise=None, expression_error=0.0)
 
     def for_posterior(self) -> FitOptions:
-        """Of scaled options: the noise that the posterior counts with."""
-        return replace(self, noise=self.noise.scaled(self.posterior_factor, 1.0))
+        """With the noise that the posterior counts with."""
+        return self if self.stated_noise is None else replace(self, noise=self.stated_noise)

@@ -103,13 +103,13 @@ class _Fit:
         knowledge: MetricKnowledge,
     ) -> None:
         self.assets, self.models = fitter.assets, fitter.models
-        self.options = fitter.options.scaled_noise()
+        self.options = fitter.options
         self.knowledge = knowledge
         self.views = [self._view(i, o, h) for i, (o, h) in enumerate(zip(observations, hints, strict=True))]
         self.timings: dict[str, float] = {}
 
     def _view(self, index: int, observation: FaceObservation, hint: CameraHint) -> View:
-        marks = groups.check_landmarks(observation.landmarks)
+        marks = self.options.noise.unbiased(groups.check_landmarks(observation.landmarks))
         width, height = observation.image_size
         principal = np.array(hint.principal if hint.principal is not None else (width / 2, height / 2), float)
         geometry = ViewGeometry(self.models.anchor, self.models.root, principal)
@@ -204,8 +204,8 @@ class _Fit:
         return [replace(b, tilt=tilts[b.name]) if b.name in tilts else b for b in blocks]
 
     def _honest(self, problem: Problem, solution: Solution) -> Solution:
-        """The solution with the curvature that the landmarks deserve (`FitOptions.posterior_factor`)."""
-        if self.options.posterior_factor == 1.0:
+        """The solution with the curvature that the landmarks deserve (`FitOptions.stated_noise`)."""
+        if self.options.stated_noise is None:
             return solution
         residuals = self._knowledge_residuals()
         for view in self.views:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from headrecon.errors import InputError
+from headrecon.errors import InputError, ShapeError
 from headrecon.fitting.camera_prior import DEFAULT_F35_MM, DEFAULT_SIGMA_LOG, focal_from_f35
 from headrecon.fitting.fit_report import LandmarkFit, yaw_deg
-from headrecon.fitting.landmarks import DetectorNoise
+from headrecon.fitting.landmarks import DetectorNoise, HeadFrame
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import CameraHint, LandmarkFitter, fit_landmarks
@@ -249,11 +249,33 @@ def test_small_faces_get_a_warning(fitter: LandmarkFitter) -> None:
     assert any("pixels apart" in w for w in fitter.fit(small).warnings)
 
 
-def test_posterior_factor_widens_intervals_and_nothing_else(fitter: LandmarkFitter) -> None:
+def test_stated_noise_widens_intervals_and_nothing_else(fitter: LandmarkFitter) -> None:
     seen = photograph(fitter.assets, _truth(fitter, 15), np.random.default_rng(3), SIGMA, 0.02)
-    wide = LandmarkFitter(fitter.assets, replace(OPTIONS, posterior_factor=3.0)).fit(seen)
+    wide = LandmarkFitter(fitter.assets, replace(OPTIONS, stated_noise=OPTIONS.noise.scaled(3.0, 1.0))).fit(seen)
     plain = fitter.fit(seen)
     assert np.array_equal(wide.values["betas"], plain.values["betas"])
     assert wide.figures["face_width_mm"].sigma > plain.figures["face_width_mm"].sigma
     assert wide.betas_sigma.mean() > 1.2 * plain.betas_sigma.mean()
     assert wide.betas_sigma.max() <= 1.0 + 1e-6  # never wider than the population
+
+
+def test_a_bias_of_the_detector_is_taken_off(fitter: LandmarkFitter) -> None:
+    truth = _truth(fitter, 16)
+    seen = photograph(fitter.assets, truth, np.random.default_rng(4), SIGMA / 4)
+    frame = HeadFrame.of(seen.landmarks.astype(np.float64))
+    bias = np.random.default_rng(5).normal(0, 0.03, (478, 2))
+    bias[468:] = 0
+    marks = seen.landmarks.astype(np.float64)
+    marks[:, :2] += bias @ frame.axes * frame.scale_px
+    biased = replace(seen, landmarks=marks.astype(seen.landmarks.dtype))
+    known = LandmarkFitter(fitter.assets, replace(OPTIONS, noise=replace(OPTIONS.noise, bias=bias)))
+    plain, with_bias, corrected = fitter.fit(seen), fitter.fit(biased), known.fit(biased)
+    away = [np.abs(f.values["betas"] - plain.values["betas"]).max() for f in (with_bias, corrected)]
+    # The frame is that of the biased points, a per mille off.
+    assert away[1] < 0.1 and away[0] > 3 * away[1]
+
+
+def test_noises_with_different_modes_are_refused() -> None:
+    modes = np.zeros((2, 478, 2))
+    with pytest.raises(ShapeError, match="as many modes, found 0 and 2"):
+        FitOptions(noise=OPTIONS.noise, stated_noise=replace(OPTIONS.noise, modes=modes))
