@@ -184,14 +184,8 @@ def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tupl
 
 
 def _refined(face: FaceObservation, engine: Engine, config: ReconstructConfig) -> FaceObservation | None:
-    """The face with what the pattern of its points says about shape, as far as our networks and head model are used.
-
-    The points stay: the refiner has their errors from renderings, and on photos they lie better than that.
-    """
-    wanted = config.fit.refine and config.perception.task is None
-    if not wanted or engine.refiner.model != engine.assets.name:
-        return None
-    return replace(face, shape=engine.refiner.refine(face).shape)
+    """The face as the fit takes it. The refiner knows our networks and head model, no others."""
+    return engine.with_shape(face) if config.fit.refine and config.perception.task is None else None
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:

@@ -5,7 +5,7 @@ They import what they need when they run: torch and SciPy cost more than a whole
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +46,15 @@ class Engine:
 
         return load_face_refiner()
 
+    def with_shape(self, face: FaceObservation) -> FaceObservation | None:
+        """The face with what the pattern of its points says about shape; None if the refiner is for another model.
+
+        The points stay: the refiner has their errors from renderings, and on photos they lie better than that.
+        """
+        if self.refiner.model != self.assets.name:
+            return None
+        return replace(face, shape=self.refiner.refine(face).shape)
+
     @cached_property
     def dense(self) -> DenseFitter:
         """The fitter of pixels, made when first used."""
@@ -68,7 +77,7 @@ class Sitting:
     image: LoadedImage
     observation: FaceObservation
     mask: Float[np.ndarray, "H W"] | None = None
-    #: as the fit takes it: points corrected by the refiner; None: as detected
+    #: as the fit takes it, with what the refiner says of the shape; None: as detected
     refined: FaceObservation | None = None
 
     @property
