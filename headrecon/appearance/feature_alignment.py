@@ -15,16 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from headrecon.appearance.openings import EYES_AND_MOUTH
 from headrecon.appearance.projection import Photo
+from headrecon.perception.mesh_features import BROWS, FEATURES, NOSE_BASE
 
-#: Points of MediaPipe's face mesh on edges that a picture shows, besides the rims of eyes and mouth.
-_LIPS = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
-_BRIDGE = (4, 5, 195, 197, 6)
-_NOSE_BASE = (1, 2, 97, 98, 64, 48, 115, 220, 45, 326, 327, 294, 278, 344, 440, 275)
-#: Brows stay where the photo has them: they are hair, and where they grow is the person's, not the model's.
-_BROWS = (70, 63, 105, 66, 107, 55, 65, 52, 53, 46, 300, 293, 334, 296, 336, 285, 295, 282, 283, 276)
-_FEATURES = tuple(dict.fromkeys((*_LIPS, *_BRIDGE, *_NOSE_BASE, *_BROWS, *(i for rim in EYES_AND_MOUTH for i in rim))))
 #: The embedding of the nose's base was found on plain renderings, where the detector sees it lower than on people: by
 #: so many eye distances below the rim of the nostrils of the mean head, while on photos it lies on that rim.
 _BASE_TOO_LOW = 0.025
@@ -68,13 +61,14 @@ def feature_field(
 
     seen: 0..1, how far each point of the head faces the camera; hidden ones do not count.
     """
-    ids = np.array(_FEATURES)
+    ids = np.array(FEATURES)
     on_head = on_head.astype(np.float64)
     unit = max(float(np.linalg.norm(np.subtract(*on_head[list(_OUTER_CORNERS)]))), 1e-6) / 1.45
     up = on_head[_BROW_MIDDLE] - on_head[_NOSE_TIP]
-    on_head[list(_NOSE_BASE)] += _BASE_TOO_LOW * unit * up / max(float(np.linalg.norm(up)), 1e-6)
-    wanted = np.where(np.isin(ids, _BROWS)[:, None], 0.0, detected[ids] - on_head[ids])
-    on_head[list(_BROWS)] = detected[list(_BROWS)]
+    on_head[list(NOSE_BASE)] += _BASE_TOO_LOW * unit * up / max(float(np.linalg.norm(up)), 1e-6)
+    # Brows stay where the photo has them: they are hair, and where they grow is the person's, not the model's.
+    wanted = np.where(np.isin(ids, BROWS)[:, None], 0.0, detected[ids] - on_head[ids])
+    on_head[list(BROWS)] = detected[list(BROWS)]
     usable = (seen[ids] > 0.3) & np.isfinite(on_head[ids]).all(1) & np.isfinite(wanted).all(1)
     centres, wanted = on_head[ids][usable], wanted[usable]
     reach = _REACH * unit

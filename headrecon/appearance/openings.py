@@ -7,12 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: Contours of MediaPipe's face mesh, as point indices in order: the subject's right eye, left eye, inner lips.
-EYES_AND_MOUTH: tuple[tuple[int, ...], ...] = (
-    (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
-    (263, 466, 388, 387, 386, 385, 384, 398, 362, 382, 381, 380, 374, 373, 390, 249),
-    (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95),
-)
+from headrecon.perception.mesh_features import EYES_AND_MOUTH
 
 
 def face_openings(landmarks: Float[np.ndarray, "L D"]) -> tuple[Float[np.ndarray, "_ 2"], ...]:

@@ -15,22 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
+from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.landmarks import DetectorNoise
 from headrecon.fitting.options import FitOptions
 from headrecon.models.npz import read_npz
+from headrecon.perception.mesh_features import FEATURES
 
 RENDERED_TABLE, BIAS_TABLE = "detector_noise.npz", "point_bias.npz"
-#: Deviation of a point on a photo, eye distances.
-PHOTO_SIGMA = 0.025
+#: Deviation of a point on a photo, eye distances: on features that the picture shows, and on smooth skin.
+FEATURE_SIGMA, SKIN_SIGMA = 0.025, 0.06
 #: What the rendered table's independent and correlated parts are multiplied with so that stated intervals hold.
-STATED_FACTORS = (20.0, 2.0)
+STATED_FACTORS = (40.0, 4.0)
 
 
 def photo_options() -> FitOptions:
     """The landmark stage's options for MediaPipe's points on photos of people."""
     table, bias = read_npz(_path(RENDERED_TABLE)), read_npz(_path(BIAS_TABLE))["bias"].astype(float)
     rendered = DetectorNoise(table["sigma"].astype(float), table["modes"].astype(float), bias)
-    plain = DetectorNoise(np.full_like(rendered.sigma, PHOTO_SIGMA), np.zeros_like(rendered.modes), bias)
+    sigma = np.full_like(rendered.sigma, SKIN_SIGMA)
+    sigma[[*FEATURES, *range(groups.NUM_MESH, groups.NUM_ALL)]] = FEATURE_SIGMA
+    plain = DetectorNoise(sigma, np.zeros_like(rendered.modes), bias)
     return FitOptions(noise=plain, stated_noise=rendered.scaled(*STATED_FACTORS))
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from headrecon.appearance import feature_alignment as fa
-from headrecon.appearance.openings import EYES_AND_MOUTH
 from headrecon.appearance.projection import Photo
+from headrecon.perception.mesh_features import BROWS, EYES_AND_MOUTH, LIPS
 from headrecon.structures import Cameras, HeadAssets
 
 SIZE = 400
@@ -34,7 +34,7 @@ def photo(picture: np.ndarray, points: np.ndarray) -> Photo:
 
 def shifted_lips(points: np.ndarray, by: tuple[float, float]) -> np.ndarray:
     out = points.copy()
-    out[list(fa._LIPS)] += by
+    out[list(LIPS)] += by
     out[list(EYES_AND_MOUTH[2])] += by
     return out
 
@@ -49,7 +49,7 @@ def test_the_field_takes_each_feature_to_where_it_was_detected(on_head: np.ndarr
 
 def test_brows_stay_and_the_base_of_the_nose_is_where_people_have_it(on_head: np.ndarray) -> None:
     detected = on_head.copy()
-    detected[list(fa._BROWS)] += (0.0, 12.0)
+    detected[list(BROWS)] += (0.0, 12.0)
     field = fa.feature_field(on_head, detected, SEEN)
     assert np.abs(field(detected[[BROW]])).max() < 1.0
     unit = np.linalg.norm(on_head[263] - on_head[33]) / 1.45
@@ -60,7 +60,7 @@ def test_brows_stay_and_the_base_of_the_nose_is_where_people_have_it(on_head: np
 def test_hidden_and_undefined_points_do_not_count(on_head: np.ndarray) -> None:
     detected = shifted_lips(on_head, (0.0, 6.0))
     hidden = SEEN.copy()
-    hidden[[*fa._LIPS, *EYES_AND_MOUTH[2]]] = 0.0
+    hidden[[*LIPS, *EYES_AND_MOUTH[2]]] = 0.0
     assert np.abs(fa.feature_field(on_head, detected, hidden)(on_head[[17]])).max() < 1.0
     detected[[0, 17]] = np.nan
     assert np.isfinite(fa.feature_field(on_head, detected, SEEN)(on_head)).all()
