@@ -52,6 +52,28 @@ struct FixedSum {
   }
 };
 
+// One of the three, chosen when the kernel runs: for kernels so big that three copies would take too long to compile.
+struct AnySum {
+  static constexpr bool kAddsWithinWarp = false;
+  enum Kind { kPlain, kLargest, kFixed } kind;
+  FixedSum fixed;
+
+  AnySum() = default;
+  __host__ __device__ AnySum(const FloatSum& sum) : kind(kPlain), fixed{nullptr, sum.sums, nullptr, 0} {}
+  __host__ __device__ AnySum(const LargestTerm& sum) : kind(kLargest), fixed{nullptr, nullptr, sum.largest, 0} {}
+  __host__ __device__ AnySum(const FixedSum& sum) : kind(kFixed), fixed(sum) {}
+
+  __device__ __forceinline__ void add(int64_t at, float term) const {
+    if (kind == kPlain) {
+      atomicAdd(fixed.out + at, term);
+    } else if (kind == kFixed) {
+      fixed.add(at, term);
+    } else {
+      LargestTerm{const_cast<unsigned*>(fixed.largest)}.add(at, term);
+    }
+  }
+};
+
 struct SumScratch {
   Word* fixed = nullptr;
   unsigned* largest = nullptr;

@@ -95,7 +95,7 @@ def _grad_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     cameras, view = _view(arguments[15:])
     if not _native.use_reference(inputs.splats):
         given = tuple(None if t is None else t.contiguous() for t in seen)
-        return tuple(calls.composite_backward(inputs, lists, view, cameras, given, tuple(needs)))
+        return tuple(calls.composite_backward(inputs, lists, view, cameras, given, tuple(needs)))  # type: ignore[arg-type]
     found = composite_gradients(_spread(inputs, cameras), lists[:2], view, seen[2:])
     colours = found.colours
     if len(inputs.colours) != len(colours):

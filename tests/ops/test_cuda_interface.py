@@ -28,7 +28,7 @@ CLIP = (0.005, float("inf"), False)
 #: Ops whose CUDA kernels are being written.
 AWAITED = {
     "point_index", "query_points", "blend_points", "blend_points_backward",
-    *(op for op in VOLUME_OPS if op.startswith("trigrid")), *ISOSURFACE_OPS, *SSIM_OPS,
+    *(op for op in VOLUME_OPS if op.startswith("trigrid_render")), *ISOSURFACE_OPS, *SSIM_OPS,
 }  # fmt: skip
 TRIANGLE = torch.tensor([[0, 1, 2]], dtype=torch.int32)
 

@@ -13,6 +13,7 @@ from headrecon.ops import _native_calls_volume as calls
 from headrecon.ops.ray_samples import Absorption, AbsorptionKind, RaySamples
 from tests.ops.compare import Bounds, assert_alike
 from tests.ops.conftest import CudaKernels
+from tests.ops.test_cuda_ops import determinism
 
 NAN, INF = float("nan"), float("inf")
 #: Products over 32 samples are taken as a tree, the CPU's one after another.
@@ -141,3 +142,79 @@ def test_march(cuda: CudaKernels, shifted: bool) -> None:
     assert len(expected[0]) > 1000
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
+
+
+def field_of(batch: int, charts: int, depth: int, channels: int, generator: torch.Generator) -> calls.Field:
+    """Planes with sides of 7 x 5: a box, or one or two spheres turned at random."""
+    grid = torch.randn(batch, charts, 3, depth, 7, 5, channels, generator=generator)
+    turned = torch.linalg.qr(torch.randn(charts, 3, 3, generator=generator)).Q.contiguous()
+    return calls.Field(grid, turned if charts > 1 else None, (0, 1, 2, 0, 2, 1, 2, 1, 0), 1.7)
+
+
+def decoder_of(shape: tuple[int, int, int], kind: int, generator: torch.Generator) -> calls.DecoderWeights:
+    """shape: channels, hidden units, features."""
+    channels, hidden, features = shape
+    w1, b1, w2, b2 = (
+        torch.randn(size, generator=generator) * 0.3
+        for size in ((hidden, channels), (hidden,), (features + 1, hidden), (features + 1,))
+    )
+    return calls.DecoderWeights(w1, b1, w2, b2, kind)
+
+
+def points_of(batch: int, count: int, generator: torch.Generator) -> Tensor:
+    points = torch.rand(batch, count, 3, generator=generator) * 1.6 - 0.8
+    for row, value in enumerate((0.0, NAN, INF, 30.0)[:count]):
+        points[0, row] = value
+    return points
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(("charts", "depth"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("channels", [1, 3, 32, 37])
+def test_trigrid_sample(cuda: CudaKernels, charts: int, depth: int, channels: int, deterministic: bool) -> None:
+    generator = torch.Generator().manual_seed(channels)
+    field = field_of(2, charts, depth, channels, generator)
+    for count in (0, 1, 75):
+        points = points_of(2, count, generator)
+        found, expected = cuda.run(calls.trigrid_sample, field, points), calls.trigrid_sample(field, points)
+        assert_alike(found, expected, "values", CLOSE)
+        grad = torch.randn(expected.shape, generator=generator)
+        with determinism(deterministic):
+            for needs in ((True, True), (True, False), (False, True)):
+                got = cuda.run(calls.trigrid_sample_backward, field, points, grad, needs)
+                wanted = calls.trigrid_sample_backward(field, points, grad, needs)
+                for name, one, other in zip(("grid", "points"), got, wanted, strict=True):
+                    assert_alike(one, other, name, CLOSE)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize(
+    ("charts", "depth", "shape", "kind"),
+    [(1, 1, (32, 64, 32), 1), (1, 3, (20, 16, 3), 0), (2, 1, (70, 128, 127), 2), (2, 3, (5, 33, 1), 1)],
+)
+def test_trigrid_decode(
+    cuda: CudaKernels, charts: int, depth: int, shape: tuple[int, int, int], kind: int, deterministic: bool
+) -> None:
+    generator = torch.Generator().manual_seed(kind)
+    field = field_of(2, charts, depth, shape[0], generator)
+    decoder = decoder_of(shape, kind, generator)
+    for count in (1, 90):
+        points = points_of(2, count, generator)
+        found, expected = (
+            cuda.run(calls.trigrid_decode, field, decoder, points),
+            calls.trigrid_decode(field, decoder, points),
+        )
+        for name, one, other in zip(("densities", "features"), found, expected, strict=True):
+            assert_alike(one, other, name, CLOSE)
+        grads = tuple(torch.randn(t.shape, generator=generator) for t in expected)
+        with determinism(deterministic):
+            for needs in ((True, True, True), (False, True, False), (True, False, False), (False, False, True)):
+                got = cuda.run(calls.trigrid_decode_backward, field, decoder, points, grads, needs)
+                wanted = calls.trigrid_decode_backward(field, decoder, points, grads, needs)
+                for name, one, other in zip(
+                    ("grid", "w1", "b1", "w2", "b2", "points"),
+                    (got[0], *got[1], got[2]),
+                    (wanted[0], *wanted[1], wanted[2]),
+                    strict=True,
+                ):
+                    assert_alike(one, other, name, CLOSE)
