@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "c_api.h"
+#include "huge_pages.h"
 #include "ray_checks.h"
 #include "thread_pool.h"
 
@@ -176,6 +177,7 @@ int32_t hr_composite_cpu(const HrCompositeParams* params) {
 int32_t hr_composite_backward_cpu(const HrCompositeParams* params) {
   const HrCompositeParams& p = *params;
   if (const int32_t status = hr::check(p)) return status;
+  hr::expect_writes(p.grad_features, p.samples.num_samples * p.channels * 4);
   return hr::guarded([&] {
     return hr::over_rays(p, [&](int64_t ray, std::vector<hr::Interval>& kept, float* room) {
       hr::composite_ray_backward(p, ray, kept, room);
