@@ -313,6 +313,23 @@ HR_LANE void store_sums(float* out, const Floats (&v)[kLanes]) {
   for (int i = 0; i < 4; ++i) level[i] = fold<4>(level[2 * i], level[2 * i + 1]);
   for (int i = 0; i < 2; ++i) level[i] = fold<2>(level[2 * i], level[2 * i + 1]);
   store(out, fold<1>(level[0], level[1]));
+#elif defined(__AVX2__)
+  for (int half = 0; half < kLanes; half += 8) {
+    __m256 level[8];
+    for (int i = 0; i < 8; ++i) {  // in the order that the folds below undo
+      const Floats& a = v[half + 4 * (i % 2) + i / 2];
+      level[i] = a.p[0] + a.p[1];
+    }
+    for (int i = 0; i < 4; ++i) {
+      const __m256 a = level[2 * i], b = level[2 * i + 1];
+      level[i] = _mm256_permute2f128_ps(a, b, 0x20) + _mm256_permute2f128_ps(a, b, 0x31);
+    }
+    for (int i = 0; i < 2; ++i) {
+      const __m256 a = level[2 * i], b = level[2 * i + 1];
+      level[i] = _mm256_shuffle_ps(a, b, 0x44) + _mm256_shuffle_ps(a, b, 0xee);
+    }
+    _mm256_storeu_ps(out + half, _mm256_shuffle_ps(level[0], level[1], 0x88) + _mm256_shuffle_ps(level[0], level[1], 0xdd));
+  }
 #else
   for (int i = 0; i < kLanes; ++i) {
     float x[kLanes];
