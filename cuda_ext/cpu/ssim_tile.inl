@@ -106,7 +106,15 @@ void forward(const HrSsimParams& p, const SsimTile& tile) {
     const float *x = p.image + (tile.image * p.height + y) * width, *r = p.reference + (tile.image * p.height + y) * width;
     float *q0 = a.quantities[0] + at - low, *q1 = a.quantities[1] + at - low;
     float *q2 = a.quantities[2] + at - low, *q3 = a.quantities[3] + at - low;
-    for (int64_t i = low; i < high; ++i) {
+    int64_t i = low;
+    for (; i + HR_LANES <= high; i += HR_LANES) {
+      const VecF first = lanes(x + i), second = lanes(r + i);
+      lanes(q0 + i) = first;
+      lanes(q1 + i) = second;
+      lanes(q2 + i) = first * first + second * second;
+      lanes(q3 + i) = first * second;
+    }
+    for (; i < high; ++i) {
       q0[i] = x[i];
       q1[i] = r[i];
       q2[i] = x[i] * x[i] + r[i] * r[i];
@@ -148,7 +156,9 @@ void backward(const HrSsimGradParams& p, const SsimTile& tile) {
     for (int u = 0; u < num_used; ++u) {
       const float* partial = p.partials + used[u] * plane + row;
       float* to = a.quantities[used[u]] + at - low;
-      for (int64_t i = low; i < high; ++i) to[i] = grad[i] * partial[i];
+      int64_t i = low;
+      for (; i + HR_LANES <= high; i += HR_LANES) lanes(to + i) = lanes(grad + i) * lanes(partial + i);
+      for (; i < high; ++i) to[i] = grad[i] * partial[i];
     }
   };
   const auto finish = [&](int row, int middle) {

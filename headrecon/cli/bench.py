@@ -67,8 +67,9 @@ def _run_ops(args: argparse.Namespace) -> int:
     if args.json:
         _write_json(args.json, measured)
     if args.update_baseline:
-        _write_json(str(baseline_path(machine)), merged(committed, measured))
-        print(f"baseline updated: {baseline_path(machine)}; commit it with the reason")
+        path = baseline_path(machine)
+        _write_json(str(path), merged(committed, measured))
+        print(f"baseline updated: {path}; commit it with the reason")
     return 0 if all(row.agrees for row in rows) else 1
 
 
@@ -87,6 +88,7 @@ def _write_json(where: str, document: dict[str, Any]) -> None:
         print(text, end="")
         return
     try:
+        Path(where).parent.mkdir(parents=True, exist_ok=True)
         Path(where).write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {where} ({error.strerror}); give a path that can be written") from error
