@@ -53,6 +53,8 @@ HR_DECLARE_CUDA_OP(trigrid_sample, HrTrigridSampleParams);
 HR_DECLARE_CUDA_OP(trigrid_sample_backward, HrTrigridSampleParams);
 HR_DECLARE_CUDA_OP(trigrid_decode, HrTrigridDecodeParams);
 HR_DECLARE_CUDA_OP(trigrid_decode_backward, HrTrigridDecodeParams);
+HR_DECLARE_CUDA_OP(trigrid_render, HrTrigridRenderParams);
+HR_DECLARE_CUDA_OP(trigrid_render_backward, HrTrigridRenderParams);
 HR_DECLARE_CUDA_OP(composite, HrCompositeParams);
 HR_DECLARE_CUDA_OP(composite_backward, HrCompositeParams);
 HR_DECLARE_CUDA_OP(importance, HrImportanceParams);

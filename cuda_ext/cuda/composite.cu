@@ -147,30 +147,6 @@ __device__ __forceinline__ float worth(const HrCompositeParams& p, int64_t ray, 
   return total;
 }
 
-// What a unit of light from behind is worth, seen before an interval: scale * (the same behind it) + shift.
-struct Seen {
-  float scale, shift;
-};
-
-// All intervals behind each lane's, composed, within the warp; and those of the whole warp in `all`.
-__device__ __forceinline__ Seen compose_behind(Seen own, Seen* all) {
-  const int lane = lane_of_this_thread();
-  Seen sum = own;
-#pragma unroll
-  for (int step = 1; step < kWarp; step *= 2) {
-    const float scale = __shfl_down_sync(kWholeWarp, sum.scale, static_cast<unsigned>(step));
-    const float shift = __shfl_down_sync(kWholeWarp, sum.shift, static_cast<unsigned>(step));
-    if (lane + step < kWarp) {
-      sum.shift = fmaf(sum.scale, shift, sum.shift);
-      sum.scale *= scale;
-    }
-  }
-  *all = {__shfl_sync(kWholeWarp, sum.scale, 0), __shfl_sync(kWholeWarp, sum.shift, 0)};
-  Seen behind = {__shfl_down_sync(kWholeWarp, sum.scale, 1u), __shfl_down_sync(kWholeWarp, sum.shift, 1u)};
-  if (lane == kWarp - 1) behind = {1.0f, 0.0f};
-  return behind;
-}
-
 // Second half, from the last interval to the first: what the value, start and end of each are worth.
 __device__ __forceinline__ void look_back(const HrCompositeParams& p, int64_t ray, const RayRange& range,
                                           const RayScratch& scratch) {

@@ -16,7 +16,6 @@ from headrecon.ops import _native, _native_cuda
 from headrecon.ops._native_params import RasterizeParams
 from headrecon.ops._native_params_isosurface import ISOSURFACE_OPS
 from headrecon.ops._native_params_ssim import SSIM_OPS
-from headrecon.ops._native_params_volume import VOLUME_OPS
 from headrecon.ops._register import on_one_device
 from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import rasterize
@@ -28,7 +27,7 @@ CLIP = (0.005, float("inf"), False)
 #: Ops whose CUDA kernels are being written.
 AWAITED = {
     "point_index", "query_points", "blend_points", "blend_points_backward",
-    *(op for op in VOLUME_OPS if op.startswith("trigrid_render")), *ISOSURFACE_OPS, *SSIM_OPS,
+    *ISOSURFACE_OPS, *SSIM_OPS,
 }  # fmt: skip
 TRIANGLE = torch.tensor([[0, 1, 2]], dtype=torch.int32)
 

@@ -218,3 +218,38 @@ def test_trigrid_decode(
                     strict=True,
                 ):
                     assert_alike(one, other, name, CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["neighbours", "packed", "uniform"])
+@pytest.mark.parametrize(("stop", "surface"), [(0.0, False), (0.02, False), (0.0, True), (0.05, True)])
+@pytest.mark.parametrize(("charts", "depth", "shape"), [(1, 1, (32, 64, 32)), (2, 3, (6, 17, 40))])
+def test_trigrid_render(
+    cuda: CudaKernels, kind: str, stop: float, surface: bool, charts: int, depth: int, shape: tuple[int, int, int]
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    field = field_of(2, charts, depth, shape[0], generator)
+    decoder = decoder_of(shape, 1, generator)
+    samples = (samples_of(kind, generator, 22, surface), Absorption(AbsorptionKind.SOFTPLUS, 0.5, stop))
+    directions = torch.nn.functional.normalize(torch.randn(22, 3, generator=generator), dim=-1)
+    rays = (-0.7 * directions + torch.randn(22, 3, generator=generator) * 0.1, directions)
+    found = cuda.run(calls.trigrid_render, field, decoder, rays, samples, True)
+    expected = calls.trigrid_render(field, decoder, rays, samples, True)
+    for name, one, other in zip(expected._fields, found, expected, strict=True):
+        assert_alike(one, other, name, CLOSE)
+    assert expected[2].max() > 0.3
+    grads = tuple(torch.randn(t.shape, generator=generator) for t in expected[:3])
+    for needs, deterministic in (
+        ((True, True, True), False),
+        ((True, False, False), True),
+        ((False, True, True), False),
+    ):
+        with determinism(deterministic):
+            got = cuda.run(calls.trigrid_render_backward, field, decoder, rays, samples, grads, needs)
+        wanted = calls.trigrid_render_backward(field, decoder, rays, samples, grads, needs)
+        for name, one, other in zip(
+            ("grid", "w1", "b1", "w2", "b2", "origins", "directions"),
+            (got[0], *got[1], *got[2:]),
+            (wanted[0], *wanted[1], *wanted[2:]),
+            strict=True,
+        ):
+            assert_alike(one, other, name, Bounds(relative_l1=2e-5, relative_l2=2e-5, rtol=1e-3, atol=1e-3))
