@@ -180,12 +180,15 @@ def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tupl
         from headrecon.perception.person_mask import person_mask
 
         mask = person_mask(image.image_srgb, engine.networks, observation)
-    return Sitting(image, observation, mask, _refined(observation, engine, config)), warning
+    return Sitting(image, observation, mask, _refined(observation, image, engine, config)), warning
 
 
-def _refined(face: FaceObservation, engine: Engine, config: ReconstructConfig) -> FaceObservation | None:
+def _refined(
+    face: FaceObservation, image: LoadedImage, engine: Engine, config: ReconstructConfig
+) -> FaceObservation | None:
     """The face as the fit takes it. The refiner knows our networks and head model, no others."""
-    return engine.with_shape(face) if config.fit.refine and config.perception.task is None else None
+    wanted = config.fit.refine and config.perception.task is None
+    return engine.with_shape(face, image.image_srgb) if wanted else None
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:

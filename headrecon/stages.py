@@ -46,14 +46,14 @@ class Engine:
 
         return load_face_refiner()
 
-    def with_shape(self, face: FaceObservation) -> FaceObservation | None:
-        """The face with what the pattern of its points says about shape; None if the refiner is for another model.
+    def with_shape(self, face: FaceObservation, image_srgb: UInt8[np.ndarray, "H W 3"]) -> FaceObservation | None:
+        """The face with what a closer look says about its shape; None if the refiner is for another model.
 
         The points stay: the refiner has their errors from renderings, and on photos they lie better than that.
         """
         if self.refiner.model != self.assets.name:
             return None
-        return replace(face, shape=self.refiner.refine(face).shape)
+        return replace(face, shape=self.refiner.refine(face, image_srgb, self.networks.face_mesh).shape)
 
     @cached_property
     def dense(self) -> DenseFitter:

@@ -28,6 +28,10 @@ RIGHT_IRIS, LEFT_IRIS = 468, 473
 _FEATURES, _COARSE, _PRESENCE = "p_re_lu_3", "output_mesh", "conv_faceflag"
 _CROPS = ("transform_tensor_bilinear_v2", "transform_tensor_bilinear_v2_1", "transform_tensor_bilinear_v2_2")
 _REGION_OUTPUTS = (("conv_lips",), ("conv_left_eye", "conv_left_iris"), ("conv_right_eye", "conv_right_iris"))
+#: Feature maps that `features` hands out: of the whole face at an eighth and a sixteenth of the picture's resolution,
+#: and the last ones before the points of the face, the lips, and each eye and iris.
+_MIDDLE, _DEEP, _LAST = "p_re_lu_8", "p_re_lu_11", "p_re_lu_17"
+_REGION_LAST = ("p_re_lu_32", "p_re_lu_45", "p_re_lu_52", "p_re_lu_65", "p_re_lu_72")
 _FEATURE_STRIDE = 4  # the feature map has a quarter of the picture's resolution
 
 
@@ -57,14 +61,25 @@ class Region:
         return np.concatenate([linear, (centre - linear @ (np.array(self.grid) / 2))[:, None]], axis=1)
 
 
+@dataclass(frozen=True)
+class MeshFeatures:
+    """The network's own description of a crop, which its points are made from."""
+
+    middle: Float[np.ndarray, "24 24 64"]
+    deep: Float[np.ndarray, "12 12 128"]
+    summary: Float[np.ndarray, "1792"]
+
+
 class AttentionMesh:
     """Runs the two halves of the network with the regions cut out in between."""
 
     def __init__(self, content: bytes, num_threads: int = 2) -> None:
         graph = TfliteGraph(content)
         self.regions = _read_regions(graph)
-        self._coarse = Network(graph.cut(graph.input_names, [_COARSE, _FEATURES, _PRESENCE]), num_threads)
-        self._fine = Network(graph.cut(_CROPS, [name for names in _REGION_OUTPUTS for name in names]), num_threads)
+        coarse = [_COARSE, _FEATURES, _PRESENCE, _MIDDLE, _DEEP, _LAST]
+        fine = [name for names in _REGION_OUTPUTS for name in names]
+        self._coarse = Network(graph.cut(graph.input_names, coarse), num_threads)
+        self._fine = Network(graph.cut(_CROPS, [*fine, *_REGION_LAST]), num_threads)
 
     @property
     def input_size(self) -> int:
@@ -72,15 +87,8 @@ class AttentionMesh:
 
     def __call__(self, crop_srgb: UInt8[np.ndarray, "R R 3"]) -> tuple[Float[np.ndarray, "478 3"], float]:
         """The points in crop coordinates (x, y in 0..1 over the crop, z in the same scale), the presence of a face."""
-        first = self._coarse(crop_srgb.astype(np.float32) / 255.0)
+        first, second, affines = self._run(crop_srgb)
         mesh = first[_COARSE].reshape(MESH_POINTS, 3).astype(np.float64)
-        affines = [region.affine(mesh[:, :2] / _FEATURE_STRIDE) for region in self.regions]
-        features = first[_FEATURES][0]
-        crops = {
-            name: sample_features(features, affine, region.grid)
-            for name, affine, region in zip(_CROPS, affines, self.regions, strict=True)
-        }
-        second = self._fine(crops)
         points = np.concatenate([mesh, np.zeros((10, 3))])
         for region, affine, names in zip(self.regions, affines, _REGION_OUTPUTS, strict=True):
             points[region.points, :2] = _to_picture(second[names[0]], affine)
@@ -91,6 +99,25 @@ class AttentionMesh:
                 points[iris : iris + 5, 2] = mesh[region.points[:16], 2].mean()
         presence = 1.0 / (1.0 + math.exp(-float(first[_PRESENCE].reshape(()))))
         return points / self.input_size, presence
+
+    def features(self, crop_srgb: UInt8[np.ndarray, "R R 3"]) -> MeshFeatures:
+        """The feature maps of a crop. As costly as the points."""
+        first, second, _ = self._run(crop_srgb)
+        last = [first[_LAST], *(second[name] for name in _REGION_LAST)]
+        return MeshFeatures(first[_MIDDLE][0], first[_DEEP][0], np.concatenate([values.ravel() for values in last]))
+
+    def _run(
+        self, crop_srgb: UInt8[np.ndarray, "R R 3"]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], list[Float[np.ndarray, "2 3"]]]:
+        """What both halves answer, and the affine of each region between them."""
+        first = self._coarse(crop_srgb.astype(np.float32) / 255.0)
+        mesh = first[_COARSE].reshape(MESH_POINTS, 3).astype(np.float64)
+        affines = [region.affine(mesh[:, :2] / _FEATURE_STRIDE) for region in self.regions]
+        crops = {
+            name: sample_features(first[_FEATURES][0], affine, region.grid)
+            for name, affine, region in zip(_CROPS, affines, self.regions, strict=True)
+        }
+        return first, self._fine(crops), affines
 
 
 def sample_features(

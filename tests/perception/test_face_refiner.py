@@ -1,14 +1,18 @@
-"""The refiner's tables against photos with exact truth, and its symmetries."""
+"""The refiner against photos with exact truth, its symmetries, and what it says of broken files."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from headrecon.errors import AssetError
+from headrecon.perception.attention_mesh import MeshFeatures
 from headrecon.perception.face_refiner import FaceFrame, FaceRefiner, load_face_refiner, mirrored_points
-from headrecon.structures import FaceDetection, FaceObservation
+from headrecon.perception.networks import Networks
+from headrecon.structures import FaceObservation
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,7 @@ def refiner() -> FaceRefiner:
 def typical_face(refiner: FaceRefiner) -> np.ndarray:
     """478 points of the mean face of the training set, 100 px between the eyes' centres."""
     points = np.zeros((478, 3))
-    points[refiner.used, :2] = refiner.mean_points.reshape(-1, 2)
+    points[:468, :2] = refiner.mean_points.reshape(-1, 2)
     points[468:] = points[33]
     # A plausible depth: cheeks lie behind, the nose before; pose terms read it.
     points[[234, 454], 2] = 0.6
@@ -27,10 +31,10 @@ def typical_face(refiner: FaceRefiner) -> np.ndarray:
     return points * 100.0 + (320.0, 240.0, 0.0)
 
 
-def observation(points: np.ndarray) -> FaceObservation:
-    box = np.concatenate([points[:468, :2].min(0), points[:468, :2].max(0)])
-    detection = FaceDetection(box=box, keypoints=np.zeros((6, 2)), score=1.0)
-    return FaceObservation(detection, points.astype(np.float32), 1.0, (640, 480))
+def features(rng: np.random.Generator) -> MeshFeatures:
+    shapes = (24, 24, 64), (12, 12, 128), (1792,)
+    middle, deep, summary = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
+    return MeshFeatures(middle, deep, summary)
 
 
 def test_frame_does_not_care_where_how_large_and_how_tilted(refiner: FaceRefiner) -> None:
@@ -42,36 +46,87 @@ def test_frame_does_not_care_where_how_large_and_how_tilted(refiner: FaceRefiner
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
-def test_refined_points_move_with_the_face(refiner: FaceRefiner) -> None:
-    points = typical_face(refiner)
-    points[:468, :2] += np.random.default_rng(0).normal(size=(468, 2))
-    shifted = points * 2.0 + (11.0, 5.0, 0.0)
-    ours, theirs = refiner.refine(observation(points)), refiner.refine(observation(shifted))
-    np.testing.assert_allclose(theirs.landmarks, ours.landmarks * 2.0 + (11.0, 5.0, 0.0), atol=2e-3)
-    assert ours.shape is not None and theirs.shape is not None
-    np.testing.assert_allclose(ours.shape.mean, theirs.shape.mean, atol=1e-3)  # float32 landmarks
-
-
 def test_mirrored_face_has_mirrored_answers(refiner: FaceRefiner) -> None:
+    rng = np.random.default_rng(1)
     points = FaceFrame.of(typical_face(refiner)).normalized(typical_face(refiner))
-    points[:468, :2] += 0.02 * np.random.default_rng(1).normal(size=(468, 2))
-    errors, betas = refiner.predict(points[None])
-    mirrored_errors, mirrored_betas = refiner.predict(mirrored_points(points[None]))
-    padded = np.concatenate([errors, np.zeros((1, 10, 2))], axis=1)
-    np.testing.assert_allclose(mirrored_points(padded)[:, :468], mirrored_errors, atol=1e-9)
+    points[:468, :2] += 0.02 * rng.normal(size=(468, 2))
+    plain, mirrored = features(rng), features(rng)
+    errors, betas = refiner.predict(points, plain, mirrored)
+    mirrored_errors, mirrored_betas = refiner.predict(mirrored_points(points[None])[0], mirrored, plain)
+    np.testing.assert_allclose(mirrored_points(errors[None])[0], mirrored_errors, atol=1e-5)
     # The identity space is symmetric to 2 % (mirroring twice is not quite the identity).
-    np.testing.assert_allclose(mirrored_betas, betas @ refiner.mirror_betas.T, atol=0.05)
+    off = mirrored_betas - refiner.mirror_betas @ betas
+    assert np.linalg.norm(off) < 0.1 * np.linalg.norm(betas)
+    assert np.abs(errors).max() > 1e-3
 
 
-def test_irises_mouth_and_depth_stay(refiner: FaceRefiner) -> None:
-    before = observation(typical_face(refiner))
-    after = refiner.refine(before)
-    np.testing.assert_array_equal(after.landmarks[468:], before.landmarks[468:])
-    np.testing.assert_array_equal(after.landmarks[:, 2], before.landmarks[:, 2])
+def test_convolution_is_the_one_of_torch(refiner: FaceRefiner) -> None:
+    import torch
+
+    rng = np.random.default_rng(2)
+    picture = rng.normal(size=(24, 24, 64)).astype(np.float32)
+    ours = refiner.network._convolve("middle", picture, stride=2)
+    kernel = torch.from_numpy(refiner.network.weights["middle.w"]).permute(3, 2, 0, 1)
+    bias = torch.from_numpy(refiner.network.weights["middle.b"])
+    theirs = torch.nn.functional.conv2d(torch.from_numpy(picture).permute(2, 0, 1)[None], kernel, bias, 2, 1)
+    np.testing.assert_allclose(ours, theirs[0].permute(1, 2, 0).numpy(), atol=1e-4)
+
+
+def test_scale_of_the_picture_does_not_matter(
+    refiner: FaceRefiner, astronaut: FaceObservation, astronaut_image: np.ndarray, networks: Networks
+) -> None:
+    twice = np.ascontiguousarray(astronaut_image.repeat(2, axis=0).repeat(2, axis=1))
+    doubled = replace(astronaut, landmarks=2 * astronaut.landmarks)
+    ours = refiner.refine(astronaut, astronaut_image, networks.face_mesh)
+    theirs = refiner.refine(doubled, twice, networks.face_mesh)
+    eyes = FaceFrame.of(ours.landmarks.astype(float)).scale_px
+    assert np.abs(theirs.landmarks / 2 - ours.landmarks)[:, :2].max() < 0.03 * eyes
+    assert ours.shape is not None and theirs.shape is not None
+    assert np.abs(ours.shape.mean - theirs.shape.mean).max() < 0.3  # of a deviation
+
+
+def test_mirrored_picture_gives_mirrored_points(
+    refiner: FaceRefiner, astronaut: FaceObservation, astronaut_image: np.ndarray, networks: Networks
+) -> None:
+    flipped = np.ascontiguousarray(astronaut_image[:, ::-1])
+    width = astronaut_image.shape[1]
+    shown = mirrored_points(astronaut.landmarks[None])[0] + np.array([width, 0, 0], np.float32)
+    ours = refiner.refine(astronaut, astronaut_image, networks.face_mesh).landmarks
+    theirs = refiner.refine(replace(astronaut, landmarks=shown), flipped, networks.face_mesh).landmarks
+    back = mirrored_points(theirs[None] - np.array([width, 0, 0], np.float32))[0]
+    moved = np.abs(ours - astronaut.landmarks)[:, :2].max()
+    assert moved > 1.0
+    assert np.abs(back - ours)[:, :2].max() < 0.1 * moved
+
+
+def test_irises_mouth_and_depth_stay(
+    refiner: FaceRefiner, astronaut: FaceObservation, astronaut_image: np.ndarray, networks: Networks
+) -> None:
+    after = refiner.refine(astronaut, astronaut_image, networks.face_mesh)
+    np.testing.assert_array_equal(after.landmarks[468:], astronaut.landmarks[468:])
+    np.testing.assert_array_equal(after.landmarks[:, 2], astronaut.landmarks[:, 2])
     mouth = np.setdiff1d(np.arange(468), refiner.used)
     assert {13, 14, 61, 291, 0, 17} <= set(mouth)
-    np.testing.assert_array_equal(after.landmarks[mouth], before.landmarks[mouth])
-    assert np.abs(after.landmarks - before.landmarks).max() > 0.1
+    np.testing.assert_array_equal(after.landmarks[mouth], astronaut.landmarks[mouth])
+
+
+def test_broken_or_incomplete_files_are_refused_with_advice(tmp_path: Path) -> None:
+    from importlib import resources
+
+    shipped = dict(np.load(str(resources.files("headrecon") / "data" / "face_refiner.npz")))
+    for missing in ("axes", "join.w", "middle.scale"):
+        path = tmp_path / f"{missing}.npz"
+        np.savez(path, **{name: values for name, values in shipped.items() if name != missing})
+        with pytest.raises(AssetError, match="install headrecon again"):
+            load_face_refiner(path)
+    damaged = tmp_path / "damaged.npz"
+    np.savez(damaged, **(shipped | {"out.b": np.full_like(shipped["out.b"], np.nan)}))
+    with pytest.raises(AssetError, match=r"out\.b"):
+        load_face_refiner(damaged)
+    (tmp_path / "text.npz").write_text("not an archive")
+    for path in (tmp_path / "text.npz", tmp_path / "nowhere.npz"):
+        with pytest.raises(AssetError, match="cannot be read"):
+            load_face_refiner(path)
 
 
 def test_covariance_knows_some_directions_and_none_worse_than_the_population(refiner: FaceRefiner) -> None:
@@ -99,7 +154,7 @@ def test_truer_than_the_detector_on_heads_it_has_not_seen(refiner: FaceRefiner, 
             continue
         marks = torch.from_numpy(embed(photo.posed, anny_assets.landmarks["mediapipe478"]).astype(np.float32))
         truth = project_points(marks, photo.cameras)[0].reshape(-1, 2).numpy()[:468]
-        refined = refiner.refine(found[0])
+        refined = refiner.refine(found[0], photo.image_srgb, networks.face_mesh)
         misses = [np.sqrt(((f.landmarks[:468, :2] - truth) ** 2).mean()) for f in (found[0], refined)]
         ratios.append(misses[1] / misses[0])
         betas = photo.params.betas[0].numpy()
