@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from headrecon.perception.face_refiner import FaceRefiner
 
 
+#: Up to the first yaw a face counts as seen from the front, from the second on as turned. Share of the refiner's
+#: corrections in front. Chosen on tuning renderings and by how one person's photos agree (docs/accuracy.md).
+_FRONT_RAD, _TURNED_RAD, _FRONT_SHARE = np.radians(15.0), np.radians(40.0), 0.3
+
+
 @dataclass(frozen=True)
 class Engine:
     """What does not depend on the photo: model, fitter, networks. Make it once for many photos."""
@@ -47,13 +52,21 @@ class Engine:
         return load_face_refiner()
 
     def with_shape(self, face: FaceObservation, image_srgb: UInt8[np.ndarray, "H W 3"]) -> FaceObservation | None:
-        """The face with what a closer look says about its shape; None if the refiner is for another model.
+        """The face with what a closer look says about its shape and points; None if the refiner is for another model.
 
-        The points stay: the refiner has their errors from renderings, and on photos they lie better than that.
+        On photos from the front the detected points lie on the features, and the refiner, which has their errors from
+        renderings, counts for less; of a turned head the detector guesses the far half, and the refiner counts fully.
         """
+        from headrecon.perception.face_refiner import yaw_of
+
         if self.refiner.model != self.assets.name:
             return None
-        return replace(face, shape=self.refiner.refine(face, image_srgb, self.networks.face_mesh).shape)
+        refined = self.refiner.refine(face, image_srgb, self.networks.face_mesh)
+        points = face.landmarks.astype(np.float64)
+        turned = np.clip((abs(float(yaw_of(points[None])[0])) - _FRONT_RAD) / (_TURNED_RAD - _FRONT_RAD), 0.0, 1.0)
+        share = _FRONT_SHARE + (1 - _FRONT_SHARE) * turned**2 * (3 - 2 * turned)
+        points += share * (refined.landmarks - points)
+        return replace(refined, landmarks=points.astype(face.landmarks.dtype))
 
     @cached_property
     def dense(self) -> DenseFitter:

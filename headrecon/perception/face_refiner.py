@@ -71,11 +71,16 @@ def mirrored_points(points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "
     return swapped
 
 
+def yaw_of(points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, " B"]:
+    """Turn to the side in radians, as the depths of the points themselves show it."""
+    across = points[:, _LEFT_CHEEK] - points[:, _RIGHT_CHEEK]
+    return np.arctan2(across[:, 2], across[:, 0])
+
+
 def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float[np.ndarray, "B 10"]:
     """Powers and products of yaw and pitch as the points themselves show them."""
-    across = points[:, _LEFT_CHEEK] - points[:, _RIGHT_CHEEK]
     up = points[:, _CHIN] - points[:, _FOREHEAD]
-    yaw = np.clip(np.arctan2(across[:, 2], across[:, 0]), -_MAX_YAW, _MAX_YAW)
+    yaw = np.clip(yaw_of(points), -_MAX_YAW, _MAX_YAW)
     pitch = np.clip(np.arctan2(up[:, 2], up[:, 1]) - mean_pitch, -_MAX_PITCH, _MAX_PITCH)
     powers = [np.ones_like(yaw), yaw, np.abs(yaw), yaw**2, yaw**3, pitch, pitch**2]
     return np.stack([*powers, yaw * pitch, yaw**2 * pitch, yaw * pitch**2], axis=1)
