@@ -1,6 +1,7 @@
 // CPU compositing of splats: checks, tiles as tasks, and the gathering of what the tiles leave for each splat.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -149,9 +150,14 @@ bool gather(const HrSplatCompositeGradParams& p, const SplatChannels& channels, 
         if (p.grad_normals) std::memset(p.grad_normals + 3 * at, 0, 3 * sizeof(float));
       }
       if (!p.grad_colours) continue;
-      float* colour = p.grad_colours + (p.colours_per_image ? at : b * p.num_gaussians + n) * p.channels;
+      const int64_t place = (p.colours_per_image ? at : b * p.num_gaussians + n) * p.channels;
       const bool add = !p.colours_per_image && c > 0;
-      for (int k = 0; k < p.channels; ++k) colour[k] = add ? colour[k] + sum[kSplatSums + k] : sum[kSplatSums + k];
+      for (int k = 0; k < p.channels; ++k) {
+        float& colour = p.grad_colours[place + k];
+        // What is not finite counted as 0, whatever it was: it has no gradient.
+        const float own = std::isfinite(p.colours[place + k]) ? sum[kSplatSums + k] : 0.0f;
+        colour = add ? colour + own : own;
+      }
     }
   }
   return true;

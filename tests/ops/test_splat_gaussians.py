@@ -137,6 +137,8 @@ def test_colours_that_are_not_finite_count_as_zero(value: float, sh: int) -> Non
     assert torch.equal(found, splat_gaussians(replace(some, **{name: zero}), camera()).image)
     _, grads = gradients(replace(some, **{name: bad}), camera(), SplatOptions())
     assert all(torch.isfinite(g).all() for g in grads.values())
+    if not sh:
+        assert not grads["colours"][4, 1].any() and grads["colours"][4, 0].any()
 
 
 def test_flat_and_huge_gaussians() -> None:
