@@ -188,7 +188,7 @@ def _refined(
 ) -> FaceObservation | None:
     """The face as the fit takes it. The refiner knows our networks and head model, no others."""
     wanted = config.fit.refine and config.perception.task is None
-    return engine.with_shape(face, image.image_srgb) if wanted else None
+    return engine.refined(face, image.image_srgb) if wanted else None
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:

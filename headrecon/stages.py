@@ -51,7 +51,7 @@ class Engine:
 
         return load_face_refiner()
 
-    def with_shape(self, face: FaceObservation, image_srgb: UInt8[np.ndarray, "H W 3"]) -> FaceObservation | None:
+    def refined(self, face: FaceObservation, image_srgb: UInt8[np.ndarray, "H W 3"]) -> FaceObservation | None:
         """The face with what a closer look says about its shape and points; None if the refiner is for another model.
 
         On photos from the front the detected points lie on the features, and the refiner, which has their errors from
@@ -90,7 +90,7 @@ class Sitting:
     image: LoadedImage
     observation: FaceObservation
     mask: Float[np.ndarray, "H W"] | None = None
-    #: as the fit takes it, with what the refiner says of the shape; None: as detected
+    #: as the fit takes it, after `Engine.refined`; None: as detected
     refined: FaceObservation | None = None
 
     @property

@@ -22,7 +22,7 @@ def figures(engine: Engine, photo: SyntheticPhoto, knowledge: MetricKnowledge) -
     found = observe_faces(photo.image_srgb, engine.networks, max_faces=1)
     if not found:
         return None
-    fit = engine.fitter.fit(engine.with_shape(found[0], photo.image_srgb) or found[0], CameraHint(), knowledge)
+    fit = engine.fitter.fit(engine.refined(found[0], photo.image_srgb) or found[0], CameraHint(), knowledge)
     return {**fit.figures, **fit.view_figures[0]}
 
 

@@ -32,7 +32,7 @@ def test_ninety_per_cent_of_truths_lie_in_the_intervals(engine: Engine) -> None:
     for seed in range(9000, 9040):
         photo = synthetic_photo(engine.assets, seed, SyntheticOptions(size=512), model)
         (seen,) = observe_faces(photo.image_srgb, engine.networks, max_faces=1)
-        fit = engine.fitter.fit(engine.with_shape(seen, photo.image_srgb) or seen, CameraHint())
+        fit = engine.fitter.fit(engine.refined(seen, photo.image_srgb) or seen, CameraHint())
         outcomes += compare(truths(engine.assets, photo), {**fit.figures, **fit.view_figures[0]})
     rows = {r.name: r for r in summarise(outcomes)}
     assert set(rows) == {"ipd_mm", "face_width_mm", "distance_m", "focal_px"}
