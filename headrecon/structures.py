@@ -149,6 +149,66 @@ class Cameras:
 
 
 @dataclass(frozen=True)
+class Track:
+    """One person followed through the T frames of a video, as numpy arrays (file: `track.npz`, docs/formats.md).
+
+    params: B = T, rows of betas all the same. cameras: [T], the camera stands still at the world's origin unless it is
+    known to move. frames: index of each in the video, rising; a frame that could not be read is absent.
+    timestamps_s: when each is shown, rising. confidence: 0..1; 0 where nobody was seen and the pose was carried on.
+    expression_names: of the columns of `params.expression`. model: whose parameters these are.
+    """
+
+    model: str
+    expression_names: tuple[str, ...]
+    params: HeadParams
+    cameras: Cameras
+    frames: Int[np.ndarray, " T"]
+    timestamps_s: Float[np.ndarray, " T"]
+    confidence: Float[np.ndarray, " T"]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def betas(self) -> Float[np.ndarray, " Nb"]:
+        """The person's identity."""
+        return self.params.betas[0]
+
+    def take(self, ids: Int[np.ndarray, " N"]) -> Track:
+        """Some of the frames, by their place in this track."""
+        return replace(
+            self,
+            params=HeadParams(**{f.name: getattr(self.params, f.name)[ids] for f in fields(self.params)}),
+            cameras=replace(self.cameras, viewmats=self.cameras.viewmats[ids], Ks=self.cameras.Ks[ids]),
+            frames=self.frames[ids],
+            timestamps_s=self.timestamps_s[ids],
+            confidence=self.confidence[ids],
+        )
+
+    def validate(self) -> Track:
+        """Return self when every array agrees with the others; raise ShapeError naming the first that does not."""
+        count = len(self.frames)
+        arrays = {f.name: getattr(self.params, f.name) for f in fields(self.params)}
+        arrays |= {"viewmats": self.cameras.viewmats, "Ks": self.cameras.Ks}
+        arrays |= {"timestamps_s": self.timestamps_s, "confidence": self.confidence}
+        for name, array in arrays.items():
+            if len(array) != count:
+                raise ShapeError(f"track: {name} must have one row for each of the {count} frames, found {len(array)}")
+            if not np.isfinite(array).all():
+                raise ShapeError(f"track: {name} holds NaN or infinity")
+        if self.params.expression.shape[1] != len(self.expression_names):
+            raise ShapeError(
+                f"track: expression must have {len(self.expression_names)} columns, "
+                f"found {self.params.expression.shape[1]}"
+            )
+        if (np.diff(self.frames) <= 0).any() or (np.diff(self.timestamps_s) <= 0).any():
+            raise ShapeError("track: frames and timestamps_s must rise")
+        if count and (self.params.betas != self.params.betas[0]).any():
+            raise ShapeError("track: all frames must have the same betas")
+        return self
+
+
+@dataclass(frozen=True)
 class Gaussians:
     """N coloured 3D Gaussians, or batches *B of so many; torch tensors, or numpy arrays as files are written from them.
 
