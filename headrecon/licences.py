@@ -97,6 +97,17 @@ COMPONENTS: tuple[Component, ...] = (
         "brought by the user with --task",
     ),
     Component(
+        "face-identity",
+        "network",
+        "dlib face recognition network",
+        "CC0-1.0",
+        True,
+        "PyPI: face_recognition_models 0.1.3",
+        False,
+        "tells who is who in several photos and after cuts of a video; put into the public domain by its author, who "
+        "trained it on FaceScrub, VGG Face and photos from the web",
+    ),
+    Component(
         "identity-prior",
         "table",
         "headrecon identity prior (from ICT-FaceKit)",
