@@ -18,7 +18,7 @@ import numpy as np
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.landmarks import DetectorNoise
 from headrecon.fitting.options import FitOptions
-from headrecon.models.npz import read_npz
+from headrecon.io.npz import read_npz
 from headrecon.perception.mesh_features import FEATURES
 
 RENDERED_TABLE, BIAS_TABLE = "detector_noise.npz", "point_bias.npz"

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from headrecon.errors import AssetError, ShapeError
-from headrecon.models.npz import read_npz
+from headrecon.io.npz import read_npz
 from headrecon.structures import HeadAssets, LandmarkEmbedding, Licence
 
 FORMAT = "headrecon.head"

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from headrecon.errors import AssetError
+from headrecon.io.npz import read_npz
 from headrecon.models.adapters.ict import PART_NAMES, arkit_name, load_ict
 from headrecon.models.adapters.ict_atlas import BOXES, OTHER_BOX
 from headrecon.models.adapters.ict_files import read_ict
 from headrecon.models.assets_file import load_assets, save_assets
 from headrecon.models.head_model import HeadModel
-from headrecon.models.npz import read_npz
 from headrecon.structures import ARKIT_NAMES, JOINT_NAMES, HeadAssets, triangulate
 from tests.models.ict_files import EYES, HINGE, OPENING, ict_model, write_ict, write_packed
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from headrecon.errors import AssetError
+from headrecon.io.npz import npz_names, read_npz
 from headrecon.models import assets_file
 from headrecon.models.assets_file import META, load_assets, save_assets
-from headrecon.models.npz import npz_names, read_npz
 from headrecon.structures import HeadAssets, LandmarkEmbedding, Licence
 
 NAMES = ("jawOpen", "mouthLeft")

@@ -75,10 +75,10 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _adapter_for_npz(path: Path) -> Adapter:
+    from headrecon.io.npz import npz_names
     from headrecon.models.adapters.flame import REQUIRED
     from headrecon.models.adapters.ict_files import PACKED_NAMES
     from headrecon.models.assets_file import META
-    from headrecon.models.npz import npz_names
 
     names = npz_names(path)
     for adapter, needed in ((HEADRECON, {META}), (ICT, set(PACKED_NAMES)), (FLAME, set(REQUIRED))):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from headrecon.io.npz import read_npz
 from headrecon.models.adapters import anny_source as source
 from headrecon.models.adapters.anny import ANNY_LICENCE, PART_NAMES, AnnyRaw, load_raw
-from headrecon.models.npz import read_npz
 from headrecon.structures import ARKIT_NAMES, HeadAssets, LandmarkEmbedding, Licence
 
 #: Raise when the meaning of the converted file changes: caches made before are then converted anew.

@@ -22,8 +22,8 @@ from jaxtyping import Float, Int
 
 from headrecon.errors import AssetError, HeadReconError, ShapeError
 from headrecon.io.meshes.obj import read_obj
+from headrecon.io.npz import read_npz
 from headrecon.models.adapters.unwrap import unwrap_head
-from headrecon.models.npz import read_npz
 from headrecon.models.safe_pickle import load_model_pickle
 from headrecon.structures import JOINT_NAMES, HeadAssets, LandmarkEmbedding, Licence
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 
 from headrecon.errors import AssetError, InputError
 from headrecon.io.meshes.obj import read_obj
-from headrecon.models.npz import read_npz
+from headrecon.io.npz import read_npz
 
 NEUTRAL = "generic_neutral_mesh.obj"
 INDICES = "vertex_indices.json"

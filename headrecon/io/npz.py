@@ -1,4 +1,5 @@
-"""Read `.npz` archives from strangers: plain numbers and text only, and never more bytes than the file really holds.
+"""`.npz` archives: written whole or not at all; read as plain numbers and text only, and never more bytes than a file,
+which may come from a stranger, really holds.
 
 `numpy.load` allocates whatever an array's header claims before it looks at the data, so a 100-byte file can ask for
 terabytes. Here the claimed size of every member is compared with its size in the archive first.
@@ -6,21 +7,45 @@ terabytes. Here the claimed size of every member is compared with its size in th
 
 from __future__ import annotations
 
+import os
+import secrets
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from headrecon.errors import AssetError
+from headrecon.errors import AssetError, InputError
 
 #: More than any head model needs (ICT-FaceKit in float64 is 100 MB, FLAME 54 MB), less than would hurt a laptop.
 MAX_BYTES = 1 << 30
 _KINDS = "fiubU"
 _Result = TypeVar("_Result")
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+
+
+def write_npz(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays, deflated, through a temporary file in the same folder, so that a reader never sees half of it.
+
+    Raises InputError when the file cannot be written (no such folder, no permission, disk full).
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial-{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, allow_pickle=False, **dict(arrays))
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise InputError(
+                f"cannot write {path}: {error.strerror or error}; choose a folder you may write to"
+            ) from error
+        raise
 
 
 def read_npz(path: str | Path, names: Iterable[str] | None = None, max_bytes: int = MAX_BYTES) -> dict[str, np.ndarray]:
@@ -69,7 +94,7 @@ def _members(archive: zipfile.ZipFile, path: Path, max_bytes: int) -> dict[str, 
     infos = archive.infolist()
     total = sum(info.file_size for info in infos)
     if total > max_bytes:
-        raise AssetError(f"{path}: unpacks to {total:,} bytes, more than the {max_bytes:,} allowed for a head model")
+        raise AssetError(f"{path}: unpacks to {total:,} bytes, more than the {max_bytes:,} allowed")
     members = {info.filename.removesuffix(".npy"): info for info in infos if info.filename.endswith(".npy")}
     if not members or len(members) != len(infos):
         raise AssetError(f"{path}: expected an .npz archive of distinct arrays, found other files in the archive")
