@@ -49,6 +49,11 @@ _LIVE_LINK_ANGLES = tuple(
 
 def write_track(path: str | Path, track: Track) -> None:
     """Write `track.npz`, whole or not at all; floats keep their precision. Raises ShapeError, InputError."""
+    write_npz(path, track_arrays(track))
+
+
+def track_arrays(track: Track) -> dict[str, np.ndarray]:
+    """What `track.npz` holds, by name. Raises ShapeError for a track without frames or one that does not fit."""
     track = track.validate()
     if not len(track):
         raise ShapeError("track: expected at least one frame, found none")
@@ -65,8 +70,7 @@ def write_track(path: str | Path, track: Track) -> None:
     arrays |= {name: getattr(params, name) for name in _PER_FRAME}
     cameras = track.cameras.numpy()
     arrays |= {"viewmats": cameras.viewmats, "Ks": cameras.Ks, "frames": np.asarray(track.frames, dtype=np.int64)}
-    arrays |= {"timestamps_s": track.timestamps_s, "confidence": track.confidence}
-    write_npz(path, arrays)
+    return arrays | {"timestamps_s": track.timestamps_s, "confidence": track.confidence}
 
 
 def read_track(path: str | Path) -> Track:
