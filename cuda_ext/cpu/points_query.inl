@@ -16,11 +16,6 @@ namespace {
 
 constexpr uint64_t kNone = ~uint64_t{0};  // after every key; its low half is -1
 
-// A run of the sorted points: the three buckets that are neighbours along x.
-struct Run {
-  int32_t begin, end;
-};
-
 #if defined(__AVX512F__)
 
 // kVectors times eight keys.
@@ -61,10 +56,10 @@ struct Best {
 };
 
 template <class Best>
-inline void search(const PointSet& set, const Run& run, const float* q, Best& best) {
+inline void search(const PointSet& set, int32_t begin, int32_t end, const float* q, Best& best) {
   const __m512 qx = _mm512_set1_ps(q[0]), qy = _mm512_set1_ps(q[1]), qz = _mm512_set1_ps(q[2]);
-  for (int32_t i = run.begin; i < run.end; i += 16) {
-    const __mmask16 inside = run.end - i >= 16 ? 0xffff : static_cast<__mmask16>((1u << (run.end - i)) - 1u);
+  for (int32_t i = begin; i < end; i += 16) {
+    const __mmask16 inside = end - i >= 16 ? 0xffff : static_cast<__mmask16>((1u << (end - i)) - 1u);
     const __m512 dx = _mm512_sub_ps(qx, _mm512_maskz_loadu_ps(inside, set.x + i));
     const __m512 dy = _mm512_sub_ps(qy, _mm512_maskz_loadu_ps(inside, set.y + i));
     const __m512 dz = _mm512_sub_ps(qz, _mm512_maskz_loadu_ps(inside, set.z + i));
@@ -114,11 +109,11 @@ struct Best {
 };
 
 template <class Best>
-inline void search(const PointSet& set, const Run& run, const float* q, Best& best) {
+inline void search(const PointSet& set, int32_t begin, int32_t end, const float* q, Best& best) {
   constexpr int kLanes = 8;
   float square[kLanes];
-  for (int32_t i = run.begin; i < run.end; i += kLanes) {
-    const int n = run.end - i < kLanes ? run.end - i : kLanes;
+  for (int32_t i = begin; i < end; i += kLanes) {
+    const int n = end - i < kLanes ? end - i : kLanes;
     if (n == kLanes) {
       for (int k = 0; k < kLanes; ++k) square[k] = hr_points_square(q[0] - set.x[i + k], q[1] - set.y[i + k], q[2] - set.z[i + k]);
     } else {
@@ -136,26 +131,18 @@ inline void search(const PointSet& set, const Run& run, const float* q, Best& be
 
 #endif
 
-// The middle row of voxels first: what it holds makes the limit tight for the others.
-constexpr int kRows[9][2] = {{0, 0}, {-1, 0}, {1, 0}, {0, -1}, {0, 1}, {-1, -1}, {-1, 1}, {1, -1}, {1, 1}};
-
 template <class Best>
 inline void search_all(const PointSet& set, const float* q, double scale, Best& best) {
-  const uint32_t mask = set.buckets - 1;
-  const int32_t x = hr_points_voxel(q[0], scale), y = hr_points_voxel(q[1], scale), z = hr_points_voxel(q[2], scale);
-  Run runs[10];
-  int wrapped = 0;  // a run past the last bucket goes on at the first
-  for (int k = 0; k < 9; ++k) {
-    const uint32_t first = (hr_points_row(y + kRows[k][0], z + kRows[k][1]) + static_cast<uint32_t>(x - 1)) & mask;
-    const uint32_t end = first + 3 < set.buckets ? first + 3 : set.buckets;
-    runs[k] = {set.begins[first], set.begins[end]};
-    if (first + 3 > set.buckets) wrapped = 1;
+  const int32_t voxel[3] = {hr_points_voxel(q[0], scale), hr_points_voxel(q[1], scale), hr_points_voxel(q[2], scale)};
+  HrPointsRun runs[HR_POINTS_ROWS];
+  int wrapped = 0;
+  for (int k = 0; k < HR_POINTS_ROWS; ++k) {
+    runs[k] = hr_points_run(set.begins, set.buckets, voxel, k);
+    wrapped |= runs[k].wrapped_end;
   }
-  for (int k = 0; k < 9; ++k) search(set, runs[k], q, best);
-  for (int k = 0; wrapped && k < 9; ++k) {
-    const uint32_t first = (hr_points_row(y + kRows[k][0], z + kRows[k][1]) + static_cast<uint32_t>(x - 1)) & mask;
-    if (first + 3 > set.buckets) search(set, Run{0, set.begins[first + 3 - set.buckets]}, q, best);
-  }
+  for (const HrPointsRun& run : runs) search(set, run.begin, run.end, q, best);
+  if (wrapped == 0) return;
+  for (const HrPointsRun& run : runs) search(set, 0, run.wrapped_end, q, best);
 }
 
 template <int kVectors>

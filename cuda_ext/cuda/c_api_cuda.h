@@ -63,5 +63,13 @@ HR_DECLARE_CUDA_OP(mlp, HrMlpParams);
 HR_DECLARE_CUDA_OP(mlp_backward, HrMlpGradParams);
 HR_DECLARE_CUDA_OP(hashgrid, HrHashgridParams);
 HR_DECLARE_CUDA_OP(hashgrid_backward, HrHashgridGradParams);
+HR_DECLARE_CUDA_OP(point_index, HrPointIndexParams);
+HR_DECLARE_CUDA_OP(query_points, HrQueryPointsParams);
+HR_DECLARE_CUDA_OP(blend_points, HrBlendPointsParams);
+HR_DECLARE_CUDA_OP(blend_points_backward, HrBlendPointsGradParams);
+HR_DECLARE_CUDA_OP(isosurface_count, HrIsosurfaceParams);
+HR_DECLARE_CUDA_OP(isosurface_fill, HrIsosurfaceParams);
+HR_DECLARE_CUDA_OP(ssim, HrSsimParams);
+HR_DECLARE_CUDA_OP(ssim_backward, HrSsimGradParams);
 
 #endif

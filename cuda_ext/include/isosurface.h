@@ -161,6 +161,149 @@ HR_HD int64_t iso_sample(const HrIsosurfaceParams& p, int x, int y, int z) {
   return block * HR_ISO_BLOCK * HR_ISO_BLOCK * HR_ISO_BLOCK + within;
 }
 
+/* Bits of words, on both kinds of processor. */
+#define HR_ISO_WORD 64 /* samples */
+
+HR_HD int iso_count_bits(uint64_t word) {
+#if defined(__CUDA_ARCH__)
+  return __popcll(word);
+#else
+  return __builtin_popcountll(word);
+#endif
+}
+
+/* Place of the lowest bit of a word that is not 0. */
+HR_HD int iso_lowest_bit(uint64_t word) {
+#if defined(__CUDA_ARCH__)
+  return __ffsll(static_cast<long long>(word)) - 1;
+#else
+  return __builtin_ctzll(word);
+#endif
+}
+
+HR_HD uint64_t iso_lowest(int count) { return count >= HR_ISO_WORD ? ~uint64_t{0} : (uint64_t{1} << count) - 1; }
+
+/* Where things lie in the scratch. */
+struct IsoGrid {
+  const HrIsosurfaceParams* p;
+  int64_t words; /* of a row: W */
+  int64_t plane; /* X * Y * W */
+};
+
+HR_HD IsoGrid iso_grid(const HrIsosurfaceParams& p) {
+  const int64_t words = (p.size_z + HR_ISO_WORD - 1) / HR_ISO_WORD;
+  return {&p, words, static_cast<int64_t>(p.size_x) * p.size_y * words};
+}
+
+HR_HD int64_t iso_row(const IsoGrid& g, int x, int y) { return (static_cast<int64_t>(x) * g.p->size_y + y) * g.words; }
+
+/* How many samples word w of a row has. */
+HR_HD int iso_samples(const IsoGrid& g, int64_t w) {
+  const int64_t left = g.p->size_z - w * HR_ISO_WORD;
+  return static_cast<int>(left < HR_ISO_WORD ? left : HR_ISO_WORD);
+}
+
+/* Bits of the row's cells that may be used: those whose corners are all there. */
+HR_HD uint64_t iso_allowed_cells(const IsoGrid& g, int x, int y, int64_t w) {
+  const HrIsosurfaceParams& p = *g.p;
+  if (x < 0 || y < 0 || x + 1 >= p.size_x || y + 1 >= p.size_y || w < 0) return 0;
+  const int64_t left = p.size_z - 1 - w * HR_ISO_WORD;
+  uint64_t all = iso_lowest(static_cast<int>(left < HR_ISO_WORD ? left : HR_ISO_WORD));
+  for (int i = 0; i < 4 && p.blocks != nullptr; ++i) {
+    const uint64_t* present = p.present + iso_row(g, x + i / 2, y + i % 2) + w;
+    all &= present[0] & iso_shift(present[0], w + 1 < g.words ? present[1] : 0);
+  }
+  return all;
+}
+
+/* A word of inside bits, and the samples one further up. Beyond the end of a row nothing is crossed: the last sample goes on. */
+struct IsoPair {
+  uint64_t low, high;
+};
+
+HR_HD IsoPair iso_pair(const IsoGrid& g, int x, int y, int64_t w) {
+  const uint64_t* inside = g.p->bits + iso_row(g, x, y) + w;
+  const bool last = w + 1 == g.words;
+  IsoPair pair = {inside[0], iso_shift(inside[0], last ? 0 : inside[1])};
+  if (last) {
+    const uint64_t top = uint64_t{1} << (iso_samples(g, w) - 1);
+    pair.high = (pair.high & ~top) | (pair.low & top);
+  }
+  return pair;
+}
+
+/* The pairs of the four rows around a row of cells. Rows beyond the grid repeat its last one. */
+struct IsoRows {
+  uint64_t low[4], high[4];
+};
+
+HR_HD IsoRows iso_rows(const IsoGrid& g, int x, int y, int64_t w) {
+  IsoRows rows;
+  for (int i = 0; i < 4; ++i) {
+    const int x1 = x + i / 2 < g.p->size_x ? x + i / 2 : x, y1 = y + i % 2 < g.p->size_y ? y + i % 2 : y;
+    const IsoPair pair = iso_pair(g, x1, y1, w);
+    rows.low[i] = pair.low;
+    rows.high[i] = pair.high;
+  }
+  return rows;
+}
+
+/* The second pass's findings about a word: cells with faces, crossed edges along each axis. */
+struct IsoWord {
+  uint64_t cells, edges[3];
+};
+
+HR_HD IsoWord iso_word(const IsoGrid& g, const IsoRows& rows, int x, int y, int64_t w) {
+  uint64_t any = 0, every = ~uint64_t{0};
+  for (int i = 0; i < 4; ++i) {
+    any |= rows.low[i] | rows.high[i];
+    every &= rows.low[i] & rows.high[i];
+  }
+  IsoWord found = {0, {0, 0, 0}};
+  const uint64_t there = iso_lowest(iso_samples(g, w));
+  if ((any & there) == 0 || (every & there) == there) return found;
+  const uint64_t here = iso_allowed_cells(g, x, y, w), left = iso_allowed_cells(g, x - 1, y, w);
+  const uint64_t above = iso_allowed_cells(g, x, y - 1, w), corner = iso_allowed_cells(g, x - 1, y - 1, w);
+  /* The cells around an edge across z are those on both sides of its sample. */
+  const uint64_t before = iso_allowed_cells(g, x, y, w - 1);
+  const uint64_t carry_x = (before | iso_allowed_cells(g, x, y - 1, w - 1)) >> 63;
+  const uint64_t carry_y = (before | iso_allowed_cells(g, x - 1, y, w - 1)) >> 63;
+  const uint64_t around_x = here | above, around_y = here | left;
+  found.cells = here & any & ~every;
+  found.edges[0] = (rows.low[0] ^ rows.low[2]) & (around_x | around_x << 1 | carry_x);
+  found.edges[1] = (rows.low[0] ^ rows.low[1]) & (around_y | around_y << 1 | carry_y);
+  found.edges[2] = (rows.low[0] ^ rows.high[0]) & (here | left | above | corner);
+  return found;
+}
+
+/* Writes the vertex on the edge along `axis` from the sample at (x, y, z). */
+HR_HD void iso_write_vertex(const HrIsosurfaceParams& p, int axis, int x, int y, int z, int64_t vertex) {
+  const int at[3] = {x, y, z};
+  const int64_t lower = iso_sample(p, x, y, z);
+  const int64_t upper = iso_sample(p, x + (axis == 0), y + (axis == 1), z + (axis == 2));
+  const float cut = iso_cut(p.values[lower], p.values[upper], p.level);
+  for (int k = 0; k < 3; ++k) {
+    const float index = static_cast<float>(at[k]) + (k == axis ? cut : 0.0f);
+    p.vertices[3 * vertex + k] = p.origin[k] + index * p.spacing[k];
+  }
+  for (int d = 0; d < p.channels; ++d) {
+    const float from = p.colours[lower * p.channels + d], change = p.colours[upper * p.channels + d] - from;
+    p.vertex_colours[vertex * p.channels + d] = from + cut * change;
+  }
+  if (p.vertex_edges != nullptr) {
+    p.vertex_edges[2 * vertex] = (x * p.size_y + y) * p.size_z + z;
+    p.vertex_edges[2 * vertex + 1] = axis;
+  }
+}
+
+/* The number of the vertex on an edge of the cell at (x, y, z). */
+HR_HD int32_t iso_vertex_on(const IsoGrid& g, int edge, int x, int y, int z) {
+  const int corner = iso_edge_corner(edge, 0), axis = edge / 4, at = z + (corner & 1);
+  const int64_t word = iso_row(g, x + (corner >> 2), y + (corner >> 1 & 1)) + at / HR_ISO_WORD;
+  const uint64_t before = g.p->bits[(2 + axis) * g.plane + word] & iso_lowest(at % HR_ISO_WORD);
+  return g.p->starts[axis * g.plane + word] + iso_count_bits(before);
+}
+
 }  // namespace hr
 #endif
 

@@ -125,6 +125,27 @@ HR_HD float hr_points_square(float dx, float dy, float dz) { return (dx * dx + d
 /* What neighbours are sorted by: squares of distances are not negative, so their bits rise with them. */
 HR_HD uint64_t hr_points_key(uint32_t square_bits, uint32_t number) { return (uint64_t)square_bits << 32 | number; }
 
+/* A query's runs of points: three buckets along x in each of 9 rows. The middle row comes first: what it holds makes the
+ * limit tight for the others. A run past the last bucket goes on at the first (`wrapped`, else empty). */
+#define HR_POINTS_ROWS 9
+typedef struct HrPointsRun {
+  int32_t begin, end;                 /* places among the sorted points */
+  int32_t wrapped_end;                /* and 0 up to here */
+} HrPointsRun;
+
+HR_HD HrPointsRun hr_points_run(const int32_t* begins, uint32_t buckets, const int32_t* voxel, int row) {
+  /* (0,0) (-1,0) (1,0) (0,-1) (0,1) (-1,-1) (-1,1) (1,-1) (1,1), two bits a number and one more than it */
+  const int32_t y = voxel[1] + (int32_t)(0x28161u >> (2 * row) & 3u) - 1;
+  const int32_t z = voxel[2] + (int32_t)(0x22215u >> (2 * row) & 3u) - 1;
+  const uint32_t first = (hr_points_row(y, z) + (uint32_t)(voxel[0] - 1)) & (buckets - 1u);
+  const uint32_t end = first + 3u;
+  HrPointsRun run;
+  run.begin = begins[first];
+  run.end = begins[end < buckets ? end : buckets];
+  run.wrapped_end = end > buckets ? begins[end - buckets] : 0;
+  return run;
+}
+
 /* Weight of a neighbour before they are made to sum to 1. */
 HR_HD float hr_blend_weight(float distance, float softening) { return 1.0f / (distance + softening); }
 

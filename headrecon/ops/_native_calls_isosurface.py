@@ -7,12 +7,14 @@ from ctypes import c_float
 import torch
 from torch import Tensor
 
+from headrecon.errors import ShapeError
 from headrecon.ops import _native
 from headrecon.ops._native import num_threads
 from headrecon.ops._native_calls import _pointers
 from headrecon.ops._native_params_isosurface import IsosurfaceParams
 
 WORD_BITS = 64
+MOST_NUMBERED = 2**31 - 1  # vertices and faces are int32
 _BLOCKS = "blocks must number the blocks of values, or be -1 where there is none; found higher numbers"
 _SIZES = "2 to 4096 samples a side, fewer than 2^31 samples, vertices and faces"
 
@@ -47,6 +49,8 @@ def isosurface(
 
     run("isosurface_count", (None, None, None, None))
     vertices, faces = (int(n) for n in totals.tolist())
+    if max(vertices, faces) > MOST_NUMBERED:  # a GPU's kernels cannot say so themselves
+        raise ShapeError(f"isosurface_count: a size is out of range ({_SIZES})")
     made = (
         values.new_empty(vertices, 3),
         values.new_empty(vertices, channels),

@@ -36,6 +36,7 @@ FAULTS = {
     "splat_composite_backward": _LIST_FAULT,
     "blend_points": _POINT_FAULT,
     "blend_points_backward": _POINT_FAULT,
+    "isosurface_count": "blocks must number the blocks of values, or be -1 where there is none",
 }
 
 
