@@ -68,5 +68,6 @@ def fill_gaps(texels: Texels, colors: UInt8[Tensor, "N 3"]) -> UInt8[Tensor, "S 
 def _shrunk(image: UInt8[Tensor, "S S D"], step: int) -> Float[Tensor, "s s D"]:
     """Means over blocks of step x step. Summed as bytes in halves would overflow, as floats it is one pass too many."""
     size, channels = image.shape[0], image.shape[2]
-    blocks = image.reshape(size // step, step, size // step, step, channels)
-    return blocks.sum((1, 3), dtype=torch.int32).float() / (step * step)
+    # Whole rows first, which are contiguous.
+    rows = image.reshape(size // step, step, size * channels).sum(1, dtype=torch.int32)
+    return rows.reshape(size // step, size // step, step, channels).sum(2).float() / (step * step)

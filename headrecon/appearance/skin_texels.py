@@ -1,7 +1,7 @@
 """The fine part of a texture: what the photo shows at each texel, what the other half shows, and grain for the rest.
 
 Everything smooth (colour, light, trust) comes from vertices and from a small picture; texels add the detail of the
-photo to it. Texels are worked on in chunks that fit the processor's cache: at 2048 x 2048 whole passes cost most.
+photo to it. Texels are worked on in pieces (`chunks`): at 2048 x 2048 whole passes cost most.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from headrecon.appearance.chunks import map_chunks
 from headrecon.appearance.completion import LowFrequencies, SkinColors
 from headrecon.appearance.delight import Delit, Surface
 from headrecon.appearance.grain import Grain, noise_tile, strand_coordinates, strand_tile, strands_at
@@ -25,7 +26,6 @@ from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import to_homogeneous_image
 from headrecon.structures import HeadAssets, triangulate
 
-_CHUNK = 1 << 16
 #: Mirrored detail is taken from texels seen at least this well, and counts fully from the second weight on.
 _MIRROR_WEIGHTS = (0.5, 0.9)
 #: Deviation of lightness (display values) of strands where no hair was seen.
@@ -55,7 +55,7 @@ class SeenTexels:
     weight: Float[Tensor, " M"]
 
 
-def paint_seen(assets: HeadAssets, texels: Texels, surface: Surface, sources: Sources) -> SeenTexels:
+def paint_seen(assets: HeadAssets, texels: Texels, surface: Surface, sources: Sources, threads: int = 1) -> SeenTexels:
     """Detail and trust of the skin texels that the photo shows."""
     view = sources.delit.view
     rows = _hopeful(assets, texels, sources)
@@ -66,7 +66,7 @@ def paint_seen(assets: HeadAssets, texels: Texels, surface: Surface, sources: So
     maps = torch.cat([quality[..., None], sources.delit.gain], -1)
     (height, width), small = sources.photo.shape[:2], view.depth_z.shape
     scale = torch.tensor([width / small[1], height / small[0]])
-    found = [_look_up(texels, chunk, (table, maps, scale), sources) for chunk in rows.split(_CHUNK)]
+    found = map_chunks(lambda piece: _look_up(texels, piece, (table, maps, scale), sources), rows, threads)
     if not found:
         return SeenTexels(rows, torch.zeros(0, 3), torch.zeros(0))
     return SeenTexels(*(torch.cat(parts) for parts in zip(*found, strict=True)))
@@ -112,7 +112,12 @@ def _skin_faces(assets: HeadAssets, zones: Zones, texels: Texels) -> Tensor:
 
 
 def add_detail(
-    assets: HeadAssets, texels: Texels, colors: Float[Tensor, "N 3"], seen: SeenTexels, sources: Sources
+    assets: HeadAssets,
+    texels: Texels,
+    colors: Float[Tensor, "N 3"],
+    seen: SeenTexels,
+    sources: Sources,
+    threads: int = 1,
 ) -> Float[Tensor, "N 3"]:
     """`colors` (changed in place, and returned) with the photo's detail where seen, made-up detail elsewhere."""
     known = torch.full((texels.size * texels.size,), -1, dtype=torch.int32)
@@ -124,8 +129,11 @@ def add_detail(
     weight[seen.rows] = seen.weight
     colors[seen.rows] += seen.detail * seen.weight[:, None]
     made = _MadeUp(assets, texels, seen, sources, known)
-    for rows in wanted.split(_CHUNK):
+
+    def fill(rows: Tensor) -> None:  # pieces share no texel
         colors[rows] += made.detail(rows) * (1 - weight[rows])[:, None]
+
+    map_chunks(fill, wanted, threads)
     return colors
 
 

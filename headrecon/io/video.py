@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ _ENCODERS = ("libx264", "h264", "libopenh264", "mpeg4")
 def write_mp4(path: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: int = FRAMES_PER_SECOND) -> None:
     """Write one video stream (H.264 where the build has it, yuv420p, playable while it loads), frame by frame.
 
+    A frame is made while the one before is encoded: `frames` is asked for the next one on another thread.
     Sides must be even and the same in all frames. Raises ShapeError for frames that are not, or when there is none;
     InputError when the file cannot be written; AssetError when this build of PyAV has no encoder. Nothing half-written
     stays behind.
@@ -43,7 +45,7 @@ def _encode(container: Any, encoder: str, frames: Iterable[np.ndarray], fps: int
 
     stream: Any = None
     shape = (0, 0, 0)
-    for frame in frames:
+    for frame in _ahead(frames):
         if stream is None:
             stream, shape = _stream(container, encoder, frame, fps), frame.shape
         if frame.shape != shape:
@@ -53,6 +55,16 @@ def _encode(container: Any, encoder: str, frames: Iterable[np.ndarray], fps: int
     if stream is None:
         raise ShapeError("video: expected at least one frame, found none")
     container.mux(stream.encode())
+
+
+def _ahead(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The frames, each already being made while the caller is busy with the one before."""
+    source = iter(frames)
+    with ThreadPoolExecutor(1, "frames") as beside:
+        coming = beside.submit(next, source, None)
+        while (frame := coming.result()) is not None:
+            coming = beside.submit(next, source, None)
+            yield frame
 
 
 def _stream(container: Any, encoder: str, frame: np.ndarray, fps: int) -> Any:

@@ -36,12 +36,14 @@ def draw(
     appearance: Appearance | None = None,
     options: RenderOptions | None = None,
     smooth_outlines: bool = False,
+    levels: TextureLevels | None = None,
 ) -> Iterator[Picture]:
     """Draw one mesh from C cameras (numpy: viewmats [C,4,4] or [4,4], Ks likewise), one after the other.
 
     Looks as `render_mesh` does, to the last bit of rounding. Colours of `appearance` are numpy arrays.
     smooth_outlines: let the geometry tell what share of a pixel an outline leaves (`ops.antialias`). One sample per
     pixel then gives what four give without, at a third of the cost; needs a background, and alpha stays as sampled.
+    levels: of the texture of `appearance`, where it is drawn with more than once.
     Raises ShapeError as `render_mesh` does, when called.
     """
     appearance, options = appearance or Appearance(), options or RenderOptions()
@@ -51,7 +53,8 @@ def draw(
     ks = np.broadcast_to(ks.reshape(-1, 3, 3), (len(viewmats), 3, 3))
     scene = mesh_geometry(mesh, options.smooth)
     neighbours = face_neighbours(scene.corners[:, :3]) if smooth_outlines else None
-    levels = None if appearance.texture_srgb is None else TextureLevels(appearance.texture_srgb)
+    if levels is None and appearance.texture_srgb is not None:
+        levels = TextureLevels(appearance.texture_srgb)
     return (
         _draw_view(
             (scene, neighbours), replace(cameras, viewmats=viewmat[None], Ks=k[None]), appearance, options, levels

@@ -48,7 +48,7 @@ def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.nd
     cameras = _photo_crop(scene, cell)
     photo = _cut_photo(scene, cell)
     views = preview_cameras(scene.neutral, ("front", "three_quarter", "profile", "back"), cell)
-    looks = draw(scene.mesh(scene.neutral), views, scene.textured(), textured_look())
+    looks = draw(scene.mesh(scene.neutral), views, scene.textured, textured_look(), levels=scene.levels)
     front = Cameras(views.viewmats[:1], views.Ks[:1], cell, cell)
     bare = RenderOptions(background_srgb=BACKDROP_SRGB)
     geometry = next(draw(scene.mesh(scene.neutral), front, Appearance(), bare))
@@ -122,12 +122,13 @@ def _draw_landmarks(scene: HeadScene, photo: np.ndarray, cell: int) -> np.ndarra
 
 
 def _posed(scene: HeadScene, cameras: Cameras, look: Appearance, options: RenderOptions) -> Picture:
-    return next(draw(scene.mesh(scene.posed), cameras, look, options))
+    levels = None if look.texture_srgb is None else scene.levels
+    return next(draw(scene.mesh(scene.posed), cameras, look, options, levels=levels))
 
 
 def _as_photographed(scene: HeadScene, cameras: Cameras) -> Picture:
     """The textured head in the photo's light, as far as it is known apart from the texture."""
-    matt = replace(scene.textured(), surface=Surface(specular=0.0, wrap=(0.0, 0.0, 0.0)))
+    matt = replace(scene.textured, surface=Surface(specular=0.0, wrap=(0.0, 0.0, 0.0)))
     return _posed(scene, cameras, matt, RenderOptions(lighting=scene.light, background_srgb=None))
 
 

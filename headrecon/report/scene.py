@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,6 +11,7 @@ from jaxtyping import Float, UInt8
 from headrecon.errors import ShapeError
 from headrecon.rendering.lighting import Lighting, soft_front
 from headrecon.rendering.look import Appearance, RenderOptions
+from headrecon.rendering.texture_levels import TextureLevels
 from headrecon.structures import Cameras, HeadAssets, Mesh
 
 #: Behind renders: the same soft grey in every picture.
@@ -48,8 +50,15 @@ class HeadScene:
     def mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
         return Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces)
 
+    @cached_property
     def textured(self) -> Appearance:
-        return Appearance(texture_srgb=self.texture.astype(np.float32) / 255)
+        return Appearance(texture_srgb=self.texture * np.float32(1 / 255))
+
+    @cached_property
+    def levels(self) -> TextureLevels:
+        """The texture at the sizes that pictures have asked for so far."""
+        assert self.textured.texture_srgb is not None
+        return TextureLevels(self.textured.texture_srgb)
 
 
 def textured_look(lighting: Lighting | None = None) -> RenderOptions:

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -60,3 +64,22 @@ def test_failure_in_the_frames_leaves_no_file(tmp_path):
 def test_unwritable(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
         write_mp4(tmp_path / "none" / "a.mp4", frames(2))
+
+
+def test_frames_are_made_beside_the_encoding_one_at_a_time(tmp_path: Path) -> None:
+    """They come from another thread, in order, and what goes wrong there is raised here."""
+    threads, made = set(), []
+
+    def drawn(count: int, fails_at: int = -1) -> Iterator[np.ndarray]:
+        for i in range(count):
+            threads.add(threading.current_thread())
+            made.append(i)
+            if i == fails_at:
+                raise RuntimeError("no third frame")
+            yield np.full((16, 16, 3), 20 * i, dtype=np.uint8)
+
+    write_mp4(tmp_path / "a.mp4", drawn(5))
+    assert made == [0, 1, 2, 3, 4] and threading.main_thread() not in threads
+    with pytest.raises(RuntimeError, match="no third frame"):
+        write_mp4(tmp_path / "b.mp4", drawn(5, fails_at=2))
+    assert not (tmp_path / "b.mp4").exists()
