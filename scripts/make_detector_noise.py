@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from headrecon.datasets.synthetic import SyntheticOptions, synthetic_photo
-from headrecon.fitting.landmarks import HeadFrame
 from headrecon.geometry.cameras import project_points
 from headrecon.models.head_model import HeadModel, embed
 from headrecon.models.store import load_head
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.perception.faces import observe_faces
 from headrecon.perception.networks import load_networks
 
@@ -40,7 +40,7 @@ def errors(count: int, first_seed: int) -> np.ndarray:
             continue
         points = torch.from_numpy(embed(photo.posed, assets.landmarks["mediapipe478"]).astype(np.float32))
         truth = project_points(points, photo.cameras)[0].numpy()
-        frame = HeadFrame.of(found[0].landmarks)
+        frame = EyeFrame.of(found[0].landmarks)
         out.append((found[0].landmarks[:, :2] - truth) @ frame.axes.T / frame.scale_px)
     print(f"{len(out)} of {count} photos with a face")
     return np.stack(out)

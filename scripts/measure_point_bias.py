@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from headrecon.config import resolve
-from headrecon.fitting.landmarks import HeadFrame
 from headrecon.fitting.photo import LandmarkFitter
 from headrecon.geometry.cameras import project_points
 from headrecon.io.images import load_image
 from headrecon.models.posed_mesh import embed, posed_vertices
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.perception.mesh_symmetry import mirror_indices
 from headrecon.pipeline import load_engine
@@ -39,7 +39,7 @@ def left_over(fitter: LandmarkFitter, face: FaceObservation) -> np.ndarray:
     vertices = posed_vertices(models.assets, models.points, fit.flat[0])
     points = embed(vertices, models.assets.landmarks["mediapipe478"])[:MESH_POINTS]
     pixels, _ = project_points(points, fit.pinholes[0])
-    frame = HeadFrame.of(face.landmarks.astype(np.float64))
+    frame = EyeFrame.of(face.landmarks.astype(np.float64))
     out = np.zeros((len(face.landmarks), 2))
     out[:MESH_POINTS] = (face.landmarks[:MESH_POINTS, :2] - pixels) @ frame.axes.T / frame.scale_px
     return out

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from headrecon.perception.face_refiner import MESH_POINTS, FaceFrame, mirrored_points
+from headrecon.perception.eye_frame import EyeFrame
+from headrecon.perception.face_refiner import MESH_POINTS, mirrored_points
 from headrecon.structures import HeadAssets
 
 #: A detection that misses by this multiple of the median is a lost face, not an error to learn.
@@ -17,7 +18,7 @@ LEAST_PRESENCE = 0.5
 
 @dataclass(frozen=True)
 class Faces:
-    """N looks. middle, deep, summary: the mesh network's features, float16. points [N,478,3] as `FaceFrame.normalized`
+    """N looks. middle, deep, summary: the mesh network's features, float16. points [N,478,3] as `EyeFrame.normalized`
     gives them, errors [N,478,2] true minus detected in the same units, betas [N,Nb]: all as that look showed them, so
     mirrored where it was in the mirror."""
 
@@ -52,7 +53,7 @@ def _load(prefix: str, mirror_betas: np.ndarray) -> Faces:
     with np.load(f"{prefix}.npz") as truth, np.load(f"{prefix}.seen.npz") as seen:
         true, betas, points = truth["points"].astype(float), truth["betas"].astype(float), seen["points"].astype(float)
         presence, in_mirror, summary = seen["presence"], seen["mirrored"], seen["summary"]
-    frames = [FaceFrame.of(p) for p in points]
+    frames = [EyeFrame.of(p) for p in points]
     errors = np.stack(
         [(t - p[:, :2]) @ f.axes.T / f.scale_px for t, p, f in zip(true, points, frames, strict=True)]
     )  # fmt: skip

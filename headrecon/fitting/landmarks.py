@@ -20,6 +20,7 @@ from headrecon.fitting.least_squares import Block, Values
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.robust import Huber, Kernel
 from headrecon.models.point_model import PointModel
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import LandmarkEmbedding
 
 DEFAULT_SIGMA = 0.012
@@ -61,7 +62,7 @@ class DetectorNoise:
         """Detected points (pixels) without the bias."""
         if self.bias is None:
             return landmarks
-        frame = HeadFrame.of(landmarks)
+        frame = EyeFrame.of(landmarks)
         out = landmarks.copy()
         out[:, :2] -= self.bias @ frame.axes * frame.scale_px
         return out
@@ -69,23 +70,6 @@ class DetectorNoise:
     @property
     def num_modes(self) -> int:
         return len(self.modes)
-
-
-@dataclass(frozen=True)
-class HeadFrame:
-    """The frame in which detector errors are expressed: its image axes and the pixels per interocular distance."""
-
-    scale_px: float
-    axes: Float[np.ndarray, "2 2"]  # rows: the frame's x and y axis in the image
-
-    @staticmethod
-    def of(landmarks: Float[np.ndarray, "478 D"]) -> HeadFrame:
-        """Frame of detected landmarks: x along the eyes as seen in the image, scale from the 3D distance."""
-        right, left = groups.eye_centers(landmarks)
-        across = left[:2] - right[:2]
-        length = np.linalg.norm(across)
-        x = across / length if length > 1e-9 else np.array([1.0, 0.0])
-        return HeadFrame(groups.interocular_px(landmarks), np.array([x, [-x[1], x[0]]]))
 
 
 @dataclass(frozen=True)
@@ -142,7 +126,7 @@ def noise_block(name: str, noise: DetectorNoise) -> Block:
 
 def whitening(
     sigma: Float[np.ndarray, "L 2"],
-    frame: HeadFrame,
+    frame: EyeFrame,
     visibility: Float[np.ndarray, " L"],
     extra_px: Float[np.ndarray, " L"],
 ) -> Float[np.ndarray, "L 2 2"]:
@@ -155,7 +139,7 @@ def whitening(
     return np.sqrt(visibility)[:, None, None] * frame.axes / sigma_px[..., None]
 
 
-def modes_px(noise: DetectorNoise, frame: HeadFrame) -> Float[np.ndarray, "K 478 2"]:
+def modes_px(noise: DetectorNoise, frame: EyeFrame) -> Float[np.ndarray, "K 478 2"]:
     """The correlated modes in pixels along the image axes."""
     return noise.modes @ frame.axes * frame.scale_px
 

@@ -21,7 +21,7 @@ from headrecon.fitting.blas_threads import one_blas_thread
 from headrecon.fitting.camera_prior import focal_prior
 from headrecon.fitting.fit_report import LandmarkFit, build_fit
 from headrecon.fitting.initial_pose import weak_perspective_pose
-from headrecon.fitting.landmarks import HeadFrame, noise_block
+from headrecon.fitting.landmarks import noise_block
 from headrecon.fitting.least_squares import Block, Problem, Residual, Solution, solve
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
@@ -30,6 +30,7 @@ from headrecon.fitting.posterior import posterior_at
 from headrecon.fitting.scale_volume import scale_slopes
 from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
 from headrecon.io.exif import FocalHint
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import FaceObservation, HeadAssets
 
 IRIS_BLOCK = "log_iris"
@@ -115,7 +116,7 @@ class _Fit:
         geometry = ViewGeometry(self.models.anchor, self.models.root, principal)
         head_view = HeadView(self.models.points.layout, geometry, view_block_names(index))
         focal = focal_prior((width, height), self.knowledge.focal_hint() or hint.focal)
-        frame = HeadFrame.of(marks)
+        frame = EyeFrame.of(marks)
         if frame.scale_px < 4:
             raise InputError(
                 f"the eyes lie only {frame.scale_px:.1f} pixels apart; at least 4 are needed to fit a head"

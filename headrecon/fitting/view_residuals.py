@@ -12,7 +12,6 @@ from headrecon.fitting import contour
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.head_priors import eyes_turn_irises, vergence_residual, without_fixed_joints
 from headrecon.fitting.landmarks import (
-    HeadFrame,
     LandmarkResidual,
     modes_px,
     take,
@@ -33,6 +32,7 @@ from headrecon.geometry.mesh import vertex_normals
 from headrecon.io.exif import FocalHint
 from headrecon.models.point_model import PointModel
 from headrecon.models.posed_mesh import embed, posed_vertices
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import HeadAssets, LandmarkEmbedding, ShapeEstimate, triangulate
 
 #: Mesh points plus the two iris centres: what `FitModels.points` holds, in this order.
@@ -98,7 +98,7 @@ class View:
 
     head: HeadView
     marks: Float[np.ndarray, "478 D"]
-    frame: HeadFrame
+    frame: EyeFrame
     focal: FocalHint
     image_size: tuple[int, int]
     scores: Mapping[str, float] | None

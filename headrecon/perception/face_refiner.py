@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, UInt8
 from headrecon.errors import AssetError
 from headrecon.perception.attention_mesh import AttentionMesh, MeshFeatures
 from headrecon.perception.crops import Tile
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.perception.face_landmarks import roi_from_landmarks
 from headrecon.perception.mesh_symmetry import mirror_indices
 from headrecon.perception.shape_network import ShapeNetwork
@@ -30,38 +31,11 @@ from headrecon.structures import FaceObservation, ShapeEstimate
 
 TABLE = "face_refiner.npz"
 MESH_POINTS = 468
-_EYE_CORNERS = [33, 133, 362, 263]
-_RIGHT_EYE, _LEFT_EYE = [33, 133], [362, 263]
-_RIGHT_OUTER, _LEFT_OUTER = 33, 263
 _RIGHT_CHEEK, _LEFT_CHEEK, _FOREHEAD, _CHIN = 234, 454, 10, 152
 #: Beyond this the pose terms would grow without having been learned (radians; training: 65 and 25 degrees).
 _MAX_YAW, _MAX_PITCH = 1.0, 0.8
 #: Room around the region when its tile is cut out, as a part of its side.
 _MARGIN = 0.1
-
-
-@dataclass(frozen=True)
-class FaceFrame:
-    """The frame in which points are compared: origin between the eyes, x along the line of their outer corners as
-    seen, the unit is the 3D distance between the eyes' centres."""
-
-    origin: Float[np.ndarray, "2"]
-    axes: Float[np.ndarray, "2 2"]  # rows: x and y axis in the picture
-    scale_px: float
-
-    @staticmethod
-    def of(points: Float[np.ndarray, "478 3"]) -> FaceFrame:
-        """Frame of detected points (pixels, z in the same scale)."""
-        across = points[_LEFT_OUTER, :2] - points[_RIGHT_OUTER, :2]
-        x = across / max(float(np.linalg.norm(across)), 1e-9)
-        scale = np.linalg.norm(points[_LEFT_EYE].mean(0) - points[_RIGHT_EYE].mean(0))
-        return FaceFrame(points[_EYE_CORNERS, :2].mean(0), np.array([x, [-x[1], x[0]]]), max(float(scale), 1e-9))
-
-    def normalized(self, points: Float[np.ndarray, "478 3"]) -> Float[np.ndarray, "478 3"]:
-        """The points in this frame; z from the depth of the eyes."""
-        flat = (points[:, :2] - self.origin) @ self.axes.T
-        depth = points[:, 2:] - points[_EYE_CORNERS, 2].mean()
-        return np.concatenate([flat, depth], axis=1) / self.scale_px
 
 
 def mirrored_points(points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "B 478 D"]:
@@ -117,7 +91,7 @@ class FaceRefiner:
     ) -> tuple[Float[np.ndarray, "478 2"], Float[np.ndarray, " Nb"]]:
         """True minus detected points and mean betas, each the mean of a look and one in the mirror.
 
-        points: as `FaceFrame.normalized` gives them; the corrections are in the same units, 0 for points not corrected.
+        points: as `EyeFrame.normalized` gives them; the corrections are in the same units, 0 for points not corrected.
         """
         rows = self.design(np.concatenate([points[None], mirrored_points(points[None])]))
         ours, theirs = (self.network(seen, row) for seen, row in zip((plain, mirrored), rows, strict=True))
@@ -146,7 +120,7 @@ class FaceRefiner:
         region = roi_from_landmarks(points)
         tile = Tile(image_srgb, region, mesh.input_size, _MARGIN)
         plain, mirrored = (mesh.features(tile.sample(region, mesh.input_size, flip)) for flip in (False, True))
-        frame = FaceFrame.of(points)
+        frame = EyeFrame.of(points)
         errors, betas = self.predict(frame.normalized(points), plain, mirrored)
         landmarks = face.landmarks.copy()
         landmarks[:, :2] += (errors @ frame.axes * frame.scale_px).astype(landmarks.dtype)

@@ -11,13 +11,14 @@ import torch
 from headrecon.errors import InputError, ShapeError
 from headrecon.fitting.camera_prior import DEFAULT_F35_MM, DEFAULT_SIGMA_LOG, focal_from_f35
 from headrecon.fitting.fit_report import LandmarkFit, yaw_deg
-from headrecon.fitting.landmarks import DetectorNoise, HeadFrame
+from headrecon.fitting.landmarks import DetectorNoise
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import CameraHint, LandmarkFitter, fit_landmarks
 from headrecon.geometry.cameras import project_points
 from headrecon.io.exif import FocalHint
 from headrecon.models.head_model import HeadModel
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import FaceObservation
 from tests.tiny_face import SIZE, Truth, draw_truth, photograph, tiny_face
 
@@ -262,7 +263,7 @@ def test_stated_noise_widens_intervals_and_nothing_else(fitter: LandmarkFitter) 
 def test_a_bias_of_the_detector_is_taken_off(fitter: LandmarkFitter) -> None:
     truth = _truth(fitter, 16)
     seen = photograph(fitter.assets, truth, np.random.default_rng(4), SIGMA / 4)
-    frame = HeadFrame.of(seen.landmarks.astype(np.float64))
+    frame = EyeFrame.of(seen.landmarks.astype(np.float64))
     bias = np.random.default_rng(5).normal(0, 0.03, (478, 2))
     bias[468:] = 0
     marks = seen.landmarks.astype(np.float64)

@@ -12,7 +12,7 @@ from headrecon.fitting import contour, metric_scale
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.camera_prior import f35_from_focal, focal_from_f35, focal_prior
 from headrecon.fitting.head_priors import HeadPrior, vergence_residual
-from headrecon.fitting.landmarks import DetectorNoise, HeadFrame, LandmarkResidual
+from headrecon.fitting.landmarks import DetectorNoise, LandmarkResidual
 from headrecon.fitting.least_squares import Residual
 from headrecon.fitting.lip_embedding import LOWER_RED, LOWER_RIM, with_lower_rim
 from headrecon.fitting.options import FitOptions
@@ -21,6 +21,7 @@ from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, v
 from headrecon.geometry.cameras import project_points
 from headrecon.io.exif import FocalHint
 from headrecon.models.head_model import HeadModel, embed
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import ARKIT_NAMES, LandmarkEmbedding
 from tests.tiny_face import SIZE, draw_truth, photograph, tiny_face
 
@@ -47,7 +48,7 @@ def _view(models: FitModels) -> View:
     marks = photograph(models.assets, truth).landmarks
     geometry = ViewGeometry(models.anchor, models.root, np.array(SIZE) / 2)
     head = HeadView(models.points.layout, geometry, view_block_names(0))
-    return View(head, marks, HeadFrame.of(marks), FocalHint(1800.0, 0.1), SIZE, None, "detector/0")
+    return View(head, marks, EyeFrame.of(marks), FocalHint(1800.0, 0.1), SIZE, None, "detector/0")
 
 
 def check_jacobian(residual: Residual, values: dict[str, np.ndarray], step: float = 1e-6) -> None:
@@ -200,11 +201,11 @@ def test_detector_noise_is_checked() -> None:
 
 def test_head_frame_follows_roll() -> None:
     marks = _view(FitModels.build(tiny_face())).marks.copy()
-    upright = HeadFrame.of(marks)
+    upright = EyeFrame.of(marks)
     angle = 0.5
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     marks[:, :2] = marks[:, :2] @ turn.T
-    rolled = HeadFrame.of(marks)
+    rolled = EyeFrame.of(marks)
     np.testing.assert_allclose(rolled.axes, upright.axes @ turn.T, atol=1e-12)
     assert rolled.scale_px == pytest.approx(upright.scale_px)
     assert np.linalg.det(rolled.axes) == pytest.approx(1)

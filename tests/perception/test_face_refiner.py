@@ -10,7 +10,8 @@ import pytest
 
 from headrecon.errors import AssetError
 from headrecon.perception.attention_mesh import MeshFeatures
-from headrecon.perception.face_refiner import FaceFrame, FaceRefiner, load_face_refiner, mirrored_points
+from headrecon.perception.eye_frame import EyeFrame
+from headrecon.perception.face_refiner import FaceRefiner, load_face_refiner, mirrored_points
 from headrecon.perception.networks import Networks
 from headrecon.structures import FaceObservation
 
@@ -42,13 +43,13 @@ def test_frame_does_not_care_where_how_large_and_how_tilted(refiner: FaceRefiner
     angle = 0.4
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = np.concatenate([2.5 * points[:, :2] @ turn.T + (40.0, -7.0), 2.5 * points[:, 2:]], axis=1)
-    ours, theirs = (FaceFrame.of(p).normalized(p) for p in (points, moved))
+    ours, theirs = (EyeFrame.of(p).normalized(p) for p in (points, moved))
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
 def test_mirrored_face_has_mirrored_answers(refiner: FaceRefiner) -> None:
     rng = np.random.default_rng(1)
-    points = FaceFrame.of(typical_face(refiner)).normalized(typical_face(refiner))
+    points = EyeFrame.of(typical_face(refiner)).normalized(typical_face(refiner))
     points[:468, :2] += 0.02 * rng.normal(size=(468, 2))
     plain, mirrored = features(rng), features(rng)
     errors, betas = refiner.predict(points, plain, mirrored)
@@ -79,7 +80,7 @@ def test_scale_of_the_picture_does_not_matter(
     doubled = replace(astronaut, landmarks=2 * astronaut.landmarks)
     ours = refiner.refine(astronaut, astronaut_image, networks.face_mesh)
     theirs = refiner.refine(doubled, twice, networks.face_mesh)
-    eyes = FaceFrame.of(ours.landmarks.astype(float)).scale_px
+    eyes = EyeFrame.of(ours.landmarks.astype(float)).scale_px
     assert np.abs(theirs.landmarks / 2 - ours.landmarks)[:, :2].max() < 0.03 * eyes
     assert ours.shape is not None and theirs.shape is not None
     assert np.abs(ours.shape.mean - theirs.shape.mean).max() < 0.3  # of a deviation
