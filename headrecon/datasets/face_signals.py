@@ -27,7 +27,7 @@ class FaceSignals:
 
     @property
     def lips_closed(self) -> Bool[np.ndarray, " T"]:
-        return self.lip_gap < LIPS_CLOSED
+        return np.asarray(self.lip_gap < LIPS_CLOSED)
 
     @property
     def eyes_closed(self) -> Bool[np.ndarray, " T"]:
