@@ -177,7 +177,8 @@ class SyntheticVideo:
         mesh = Mesh(self.vertices(index).astype(np.float32), assets.faces[solid], assets.uvs, assets.uv_faces[solid])
         cameras = self.track.cameras
         camera = replace(cameras, viewmats=cameras.viewmats[index], Ks=cameras.Ks[index])
-        light = _between(*self._lights, float(self.motion.light[index]))
+        first, second = self._lights
+        light = _between(first, second, float(self.motion.light[index]))
         surface = Surface(specular=0.022, roughness=self._person.look.roughness)
         options = RenderOptions(lighting=light, supersample=o.supersample, background_srgb=None)
         drawn = next(draw(mesh, camera, Appearance(texture_srgb=self._person.texture, surface=surface), options))
