@@ -1,6 +1,8 @@
 // The small network behind the lookups, and opacities, in vectors. Included once per instruction set, after
 // trigrid_lookup.inl, with HR_TILE_ROWS and HR_TILE_VECTORS: what fits into the registers.
 
+#include "opacity_lanes.h"
+
 namespace hr {
 namespace {
 
@@ -202,29 +204,14 @@ void decode_backward(const PreparedDecoder& d, const Batch& b, int n, float* gra
   }
 }
 
-// hr_opacity and hr_opacity_grad, of densities.
+// What samples keep, let through, and how the first grows with the value.
 void opacities(const HrRaySamples& s, const float* values, const float* lengths, int n, float* alpha, float* keep, float* slope) {
-  const F16 none = zeros(), one = all(1.0f);
   for (int i = 0; i < n; i += kWidth) {
     const int some = n - i < kWidth ? n - i : kWidth;
-    const F16 value = load_some(values + i, some), length = load_some(lengths + i, some);
-    F16 density = value, grows = one;
-    if (s.density == HR_DENSITY_SOFTPLUS) {
-      const F16 x = value + all(s.shift), t = decay(x);
-      density = softplus_of(x, t);
-      grows = sigmoid_of(x, t);
-    }
-    const F16 thickness = density * length;
-    const Exponential e = exponential(none - more(thickness, none));  // NaN: 0
-    const F16 solid = all(HR_OPAQUE);
-    const F16 a = if_above(solid, thickness, none - e.minus_one, one), k = if_above(solid, thickness, e.value, none);
-    const F16 counts = if_above(thickness, all(HR_FAINTEST), one, none);  // NaN and less than nothing absorb nothing
-    store_some(alpha + i, if_above(counts, none, a, none), some);
-    const F16 through = if_above(counts, none, k, one);
-    store_some(keep + i, through, some);
-    // Passed on at the very border (a density or length of exactly 0), as torch's clamp does.
-    const F16 long_enough = if_above(none, length, none, more(length, none)), dense = if_above(density, all(-1e-30f), one, none);
-    store_some(slope + i, if_above(through, none, through * long_enough * dense * grows, none), some);
+    const Opacities o = opacities_of(s, load_some(values + i, some), load_some(lengths + i, some));
+    store_some(alpha + i, o.alpha, some);
+    store_some(keep + i, o.keep, some);
+    store_some(slope + i, o.by_value, some);
   }
 }
 

@@ -18,7 +18,7 @@
 #include "texture.h"
 #include "trigrid.h"
 
-#define HR_ABI_VERSION 10
+#define HR_ABI_VERSION 11
 
 HR_API int32_t hr_abi_version(void);
 /* Space-separated instruction sets that were compiled in, e.g. "x86-64-v3 avx512". */

@@ -53,6 +53,7 @@ typedef struct HrCompositeParams {
   float* grad_ends;                 /* out [N]; null with HR_RULE_NEIGHBOURS or where grad_starts is */
   int32_t channels;                 /* D */
   int32_t num_threads;
+  int32_t isa;                      /* HrIsa */
 } HrCompositeParams;
 
 /* Sample, decode and composite in one go: nothing per sample is kept but, if wanted, its weight. */

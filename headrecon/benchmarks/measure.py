@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,8 @@ class PeerRow:
 class Row:
     """One line of the table. What was not measured is None; skipped says why nothing was.
 
-    cpu_ms and disagreement: of a GPU's row, the CPU's time and the difference of the results.
+    cpu_ms and disagreement: of a GPU's row, the CPU's time and the difference of the results. failed: what the op
+    raised, and where; the cases after it are run all the same.
     """
 
     op: str
@@ -37,6 +39,7 @@ class Row:
     disagreement: float | None = None
     agrees: bool = True
     skipped: str = ""
+    failed: str = ""
 
     @property
     def key(self) -> str:
@@ -56,8 +59,7 @@ class Plan:
 
 def measure(cases: Sequence[Case], plan: Plan, tell: Callable[[Row], None]) -> list[Row]:
     """A row for each case, told as soon as it is there. Raises NativeMissing where the device cannot be used."""
-    if plan.device == "cuda":
-        _need_cuda()
+    need_device(plan.device)
     rows = []
     with _own_stream(plan.device):
         for case in cases:
@@ -73,6 +75,22 @@ def _one(case: Case, plan: Plan) -> Row:
         on_cpu = case.prepare("cpu") if plan.device == "cuda" else None
     except HeadReconError as error:
         return Row(case.op, case.work, goal_ms=case.goal_ms, skipped=str(error))
+    except Exception as error:  # noqa: BLE001 - one op's failure must not cost the figures of the others
+        return Row(case.op, case.work, goal_ms=case.goal_ms, agrees=False, failed=_told(error))
+    try:
+        return _run(case, plan, prepared, on_cpu)
+    except Exception as error:  # noqa: BLE001 - the same
+        return Row(case.op, case.work, goal_ms=case.goal_ms, agrees=False, failed=_told(error))
+
+
+def _told(error: Exception) -> str:
+    """What went wrong and the last place in this package where it did."""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "headrecon" in f.filename]
+    where = f" ({ours[-1].filename}:{ours[-1].lineno})" if ours else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+def _run(case: Case, plan: Plan, prepared: Prepared, on_cpu: Prepared | None) -> Row:
     gap = None if on_cpu is None else disagreement(prepared.run(), on_cpu.run())
     agrees = gap is None or gap <= case.tolerance
     if plan.check_only:
@@ -124,7 +142,10 @@ def _tensors(value: Any) -> list[Any]:
     return [t for v in value for t in _tensors(v)] if isinstance(value, tuple | list) else []
 
 
-def _need_cuda() -> None:
+def need_device(device: str) -> None:
+    """Raises NativeMissing where ops cannot run on this kind of device."""
+    if device != "cuda":
+        return
     import torch
 
     from headrecon.ops import _native
@@ -148,4 +169,6 @@ def _own_stream(device: str) -> Iterator[None]:
     torch.cuda.synchronize()
     with torch.cuda.stream(torch.cuda.Stream()):
         yield
-        torch.cuda.synchronize()
+        # After a kernel that crashed nothing works on the device any more, and this says so again.
+        with suppress(RuntimeError):
+            torch.cuda.synchronize()

@@ -15,7 +15,11 @@ _BUSY = 0.5  # load above which other work disturbs the figures
 
 def print_row(row: Row) -> None:
     """Progress, on stderr: one line as soon as a case is done."""
-    said = row.skipped or (f"{row.timing.median_ms:.3g} ms" if row.timing else f"differs by {row.disagreement:.2g}")
+    said = (
+        row.failed
+        or row.skipped
+        or (f"{row.timing.median_ms:.3g} ms" if row.timing else f"differs by {row.disagreement:.2g}")
+    )
     print(f"{row.key}: {said}", file=sys.stderr, flush=True)
 
 
@@ -29,10 +33,13 @@ def lines(machine: Machine, rows: Sequence[Row], committed: dict[str, Any]) -> l
     header = ["op", "work", "median ms", "best", *(["call", "CPU", "differs by"] if on_gpu else ["cores"])]
     if timed:
         said.append(table([_cells(row, committed, on_gpu) for row in timed], [*header, "goal", "baseline", "peers"]))
-    checked = [(r.op, r.work, f"{r.disagreement or 0:.2g}") for r in rows if not r.timing and not r.skipped]
+    checked = [
+        (r.op, r.work, f"{r.disagreement or 0:.2g}") for r in rows if not r.timing and not r.skipped and not r.failed
+    ]
     if checked:
         said.append(table(checked, ("op", "work", "differs by")))
-    said += [f"GPU and CPU disagree: {row.key}" for row in rows if not row.agrees]
+    said += [f"failed: {row.key}: {row.failed}" for row in rows if row.failed]
+    said += [f"GPU and CPU disagree: {row.key}" for row in rows if not row.agrees and not row.failed]
     said += [f"not run: {row.key}: {row.skipped}" for row in rows if row.skipped]
     said += sorted({f"peer not run: {p.name} ({row.op}): {p.skipped}" for row in rows for p in row.peers if p.skipped})
     if timed:

@@ -25,7 +25,7 @@ from headrecon.ops._native_params_splat import SPLAT_OPS
 from headrecon.ops._native_params_ssim import SSIM_OPS
 from headrecon.ops._native_params_volume import VOLUME_OPS
 
-ABI_VERSION = 10  # HR_ABI_VERSION in cuda_ext/include/c_api.h
+ABI_VERSION = 11  # HR_ABI_VERSION in cuda_ext/include/c_api.h
 CPU_LIBRARY = "libheadrecon_cpu.so"
 BUILD_COMMAND = "python setup.py build_ext --inplace"
 

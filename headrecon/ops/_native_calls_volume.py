@@ -229,7 +229,7 @@ def _render_params(
     return params
 
 
-def composite(values: Tensor, features: Tensor, samples: tuple[RaySamples, Absorption]) -> Sums:
+def composite(values: Tensor, features: Tensor, samples: tuple[RaySamples, Absorption], isa: str = "auto") -> Sums:
     """Sums over rays of values [N] and features [N,D]."""
     rays = samples[0].num_rays
     out = Sums(
@@ -238,7 +238,7 @@ def composite(values: Tensor, features: Tensor, samples: tuple[RaySamples, Absor
     )  # fmt: skip
     if samples[0].num_samples == 0:
         return _nothing(out)
-    params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads())
+    params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads(), isa=ISA[isa])
     _fill(params, values=values, features=features, **out._asdict())
     _native._run("composite", params, values, _RAY_SIZES, _RAY_SIZES)
     return out
@@ -250,6 +250,7 @@ def composite_backward(
     samples: tuple[RaySamples, Absorption],
     grads: Sequence[Tensor],
     needs: tuple[bool, bool],
+    isa: str = "auto",
 ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of values, features, starts and ends; needs: features, distances. grads: sums, ..., weights."""
     explicit, ends = samples[0].starts is not None, samples[0].ends is not None
@@ -260,7 +261,7 @@ def composite_backward(
     if samples[0].num_samples == 0:
         found = [_zeros(g) for g in (grad_values, grad_features, grad_starts, grad_ends)]
         return found[0], found[1], found[2], found[3]  # pyright: ignore[reportReturnType]
-    params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads())
+    params = CompositeParams(_samples(*samples), channels=features.shape[1], num_threads=num_threads(), isa=ISA[isa])
     names = ("grad_sums", "grad_distances", "grad_opacities", "grad_weights")
     _fill(params, values=values, features=features, **dict(zip(names, grads, strict=True)))
     _fill(params, grad_values=grad_values, grad_features=grad_features, grad_starts=grad_starts, grad_ends=grad_ends)

@@ -67,7 +67,7 @@ class CompositeParams(Structure):
             "values features sums distances opacities weights grad_sums grad_distances grad_opacities "
             "grad_weights grad_values grad_features grad_starts grad_ends",
             "",
-            "channels num_threads",
+            "channels num_threads isa",
         ),
     ]
 

@@ -17,7 +17,7 @@ from headrecon.benchmarks.catalogue import FAMILIES, choose, load_cases
 from headrecon.benchmarks.machine import Machine, baseline_ms, merged, report, this_machine
 from headrecon.benchmarks.measure import Plan, Row, _one, disagreement, measure
 from headrecon.benchmarks.timing import LEAST_RUNS, time_on_cpu
-from headrecon.cli import main
+from headrecon.cli import bench, main
 from headrecon.cli.bench_table import lines
 from headrecon.errors import AssetError, InputError
 
@@ -108,6 +108,44 @@ def test_a_case_that_lacks_something_is_skipped_with_the_reason() -> None:
     row = _measure(_case(prepare=prepare))
     assert row.timing is None
     assert "not run: op, work: no head model here" in "\n".join(lines(HERE, [row], {}))
+
+
+def test_an_op_that_fails_costs_only_its_own_row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    """Neither the figures before it nor those after it, and they are in the file even if something ends the run."""
+
+    def broken(device: str) -> Prepared:
+        def run() -> None:
+            raise RuntimeError("an illegal memory access was encountered")
+
+        return Prepared(run)
+
+    def unprepared(device: str) -> Prepared:
+        raise RuntimeError("no room")
+
+    written: list[int] = []
+    real = bench._write_json
+
+    def write(where: str, document: dict[str, Any]) -> None:
+        real(where, document)
+        written.append(len(document["rows"]))
+
+    monkeypatch.setattr(bench, "_write_json", write)
+    cases = [_case("a"), _case("b", prepare=broken), _case("c", prepare=unprepared), _case("d")]
+    monkeypatch.setattr("headrecon.benchmarks.catalogue.load_cases", lambda families: (cases, []))
+    file = tmp_path / "figures.json"
+    assert main(["bench", "--seconds", "0.01", "--json", str(file)]) == 1
+    rows = json.loads(file.read_text())["rows"]
+    assert rows["a, work"]["timing"] and rows["d, work"]["timing"] and not rows["b, work"]["timing"]
+    assert "RuntimeError: an illegal memory access was encountered (" in rows["b, work"]["failed"]
+    assert written == [1, 2, 3, 4, 4]
+    assert "failed: c, work: RuntimeError: no room" in capsys.readouterr().out
+
+
+def test_families_are_run_alone(capsys: Any) -> None:
+    assert main(["bench", "--family", "ssim", "--list"]) == 0
+    assert {line.split(",")[0] for line in capsys.readouterr().out.splitlines()} == {
+        "ssim_map", "ssim_map forward + backward",
+    }  # fmt: skip
 
 
 def test_timing_measures_what_it_says() -> None:

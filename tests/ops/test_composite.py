@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from headrecon.errors import ShapeError
-from headrecon.ops import composite
+from headrecon.ops import _native_calls_volume, composite
 from headrecon.ops._native_calls_volume import Sums
 from headrecon.ops.composite import Behind, Composited, composite_rays, finish
 from headrecon.ops.ray_samples import Absorption, AbsorptionKind, RaySamples, offsets_of
@@ -125,6 +125,37 @@ def test_against_the_twin(kind: AbsorptionKind, how: str, surface: bool, stop: f
         # A ray whose light falls to nearly `stop` may end one sample earlier in float64.
         {"": Bounds(relative_l1=2e-4, relative_l2=2e-4, budget=0.0 if stop == 0 else 0.01)},
     )
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("kind", list(AbsorptionKind))
+@pytest.mark.parametrize("how", SAMPLINGS)
+@pytest.mark.parametrize("channels", [0, 3, 16, 37, 131])
+def test_instruction_sets_and_threads_change_no_bit(
+    monkeypatch: pytest.MonkeyPatch, channels: int, how: str, kind: AbsorptionKind
+) -> None:
+    """Rays of more samples than are worked out at a time, more rays than a thread takes, some that end early."""
+    if kind == AbsorptionKind.ALPHA and how == "at":
+        return  # refused
+    dice = Dice(channels)
+    for surface, stop in ((False, 0.0), (True, 0.01), (False, 0.3)):
+        samples = random_samples(dice, how, 70, 140 if channels < 16 else 9, surface)
+        count = samples.num_samples
+        values = dice.uniform(count) * (0.1 if kind == AbsorptionKind.ALPHA else 3.0)
+        given = values, dice.normal(count, channels), (samples, Absorption(kind, shift=-0.4, stop=stop))
+        results = []
+        for isa, threads in (("auto", 1), ("auto", 3), ("base", 2)):
+            monkeypatch.setattr(_native_calls_volume, "num_threads", lambda threads=threads: threads)
+            seen = _native_calls_volume.composite(*given, isa)
+            grads = [torch.ones_like(t) for t in seen]
+            gradients = _native_calls_volume.composite_backward(*given, grads, (channels > 0, True), isa)
+            results.append([*seen, *(g for g in gradients if g is not None)])
+        for other in results[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(other, results[0], strict=True))
+        expected = composite_reference(given[0].double(), given[1].double(), double(samples), given[2][1])
+        if stop == 0:
+            for found, exact in zip(results[0][:4], expected, strict=True):
+                torch.testing.assert_close(found.double(), exact, rtol=2e-4, atol=2e-5)
 
 
 def test_gradients_of_the_twin_by_finite_differences() -> None:
