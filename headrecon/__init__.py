@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from headrecon.batch import reconstruct_batch
     from headrecon.config import ReconstructConfig
     from headrecon.config import resolve as resolve_config
+    from headrecon.driving import drive
     from headrecon.errors import HeadReconError
     from headrecon.evaluation.mesh_files import evaluate_mesh_files
     from headrecon.evaluation.scan_to_mesh import evaluate_mesh
@@ -34,6 +35,7 @@ _HOMES: dict[str, tuple[str, str]] = {
     "Mesh": ("headrecon.structures", "Mesh"),
     "ReconstructConfig": ("headrecon.config", "ReconstructConfig"),
     "Reconstruction": ("headrecon.pipeline", "Reconstruction"),
+    "drive": ("headrecon.driving", "drive"),
     "evaluate_mesh": ("headrecon.evaluation.scan_to_mesh", "evaluate_mesh"),
     "evaluate_mesh_files": ("headrecon.evaluation.mesh_files", "evaluate_mesh_files"),
     "load_head": ("headrecon.models.store", "load_head"),
@@ -44,7 +46,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 __all__ = [
     "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
-    "evaluate_mesh", "evaluate_mesh_files", "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
+    "drive", "evaluate_mesh", "evaluate_mesh_files", "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
 ]  # fmt: skip
 
 

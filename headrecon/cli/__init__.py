@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from headrecon import __version__
-from headrecon.cli import bench, doctor, evaluate, licences, models, reconstruct
+from headrecon.cli import bench, doctor, drive, evaluate, licences, models, reconstruct
 from headrecon.errors import HeadReconError
 
-COMMANDS = (reconstruct, evaluate, models, licences, doctor, bench)
+COMMANDS = (reconstruct, drive, evaluate, models, licences, doctor, bench)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -32,7 +32,7 @@ class FaceSignals:
     @property
     def eyes_closed(self) -> Bool[np.ndarray, " T"]:
         """Both eyes at once: a blink."""
-        return (self.lids < LIDS_CLOSED).all(1)
+        return np.asarray((self.lids < LIDS_CLOSED).all(1))
 
 
 def face_signals(points: Float[np.ndarray, "T 68 3"], neutral: Float[np.ndarray, "68 3"]) -> FaceSignals:

@@ -28,7 +28,7 @@ def write_mp4(path: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fp
     import av
 
     path = Path(path)
-    encoder = _encoder()
+    encoder = encoder_name()
     try:
         with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             _encode(container, encoder, frames, fps)
@@ -80,7 +80,8 @@ def _stream(container: Any, encoder: str, frame: np.ndarray, fps: int) -> Any:
     return stream
 
 
-def _encoder() -> str:
+def encoder_name() -> str:
+    """The best encoder that this build of PyAV has. Raises AssetError when it has none."""
     import av
 
     for name in _ENCODERS:

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.errors import InputError, ShapeError
+from headrecon.io.meshes.glb_motion import HeadMotion, animation
 from headrecon.io.meshes.gltf_buffer import ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER, GltfBuffer
 from headrecon.io.meshes.topology import SplitMesh, split_at_seams, vertex_normals
 from headrecon.structures import JOINT_NAMES, HeadAssets, HeadParams, Licence, triangulate
@@ -55,6 +56,7 @@ class RiggedHead:
     morph_normals: store how each expression turns the normals (better shading in viewers that do not recompute them).
     normal_map: tangent-space relief of the skin in the same UVs, as glTF has it (+x along u, +y along v upwards).
     offsets: the part of `vertices` that is hair and not head (metres): joints do not move with it.
+    motion: how the head moves over time, written as an animation.
     """
 
     assets: HeadAssets
@@ -66,6 +68,7 @@ class RiggedHead:
     morph_normals: bool = True
     normal_map: UInt8[np.ndarray, "N N 3"] | None = None
     offsets: Float[np.ndarray, "V 3"] | None = None
+    motion: HeadMotion | None = None
 
     def checked(self) -> RiggedHead:
         """Return self with numpy parameters; raise ShapeError when an array does not fit the model."""
@@ -79,6 +82,8 @@ class RiggedHead:
             raise ShapeError(f"GLB: params must hold one head, found a batch of {self.params.batch}")
         if self.texture_format not in ("jpeg", "png"):
             raise InputError(f"GLB: texture_format must be 'jpeg' or 'png', found {self.texture_format!r}")
+        if self.motion is not None:
+            self.motion.checked(self.assets)
         return self if self.params is None else replace(self, params=self.params.numpy())
 
 
@@ -113,6 +118,9 @@ def build_gltf(head: RiggedHead) -> GLTF2:
     # A skinned mesh ignores its node's transform, so it stands beside the joints and not below them.
     gltf.nodes = [Node(name="head", mesh=0, skin=0), *_joint_nodes(head)]
     gltf.skins = [_skin(buffer, _joints(head))]
+    if head.motion is not None:
+        moving = animation(buffer, head.motion, _joints(head), mesh_node=0)
+        gltf.animations = [] if moving is None else [moving]
     gltf.scenes = [Scene(name="scene", nodes=[0, 1])]
     gltf.scene = 0
     gltf.accessors, gltf.bufferViews = buffer.accessors, buffer.views

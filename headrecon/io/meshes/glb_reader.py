@@ -24,11 +24,13 @@ _TRIANGLES = 4
 _DEEPEST = 64
 #: A file may claim any count; more than this is no mesh that fits a score, and would fill the memory.
 _MOST = 20_000_000
-_BAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RecursionError, OverflowError)
+BAD = (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RecursionError, OverflowError)
 
 
 @dataclass
-class _Glb:
+class Glb:
+    """A file taken apart: its JSON and its binary chunk."""
+
     json: dict[str, Any]
     binary: bytes
 
@@ -72,12 +74,12 @@ def read_glb(path: str | Path, keep_nan: bool = False) -> LoadedMesh:
     Compressed meshes (Draco, meshopt) are refused with a message, as are vertices that are not finite unless keep_nan.
     """
     path = Path(path)
-    glb = _open(path, read_bytes(path))
+    glb = open_glb(path, read_bytes(path))
     try:
         _refuse_extensions(path, glb.json)
         pieces = _pieces(glb)
         parts = [piece for mesh, matrix in pieces for piece in _primitives(glb, mesh, matrix)]
-    except _BAD as error:
+    except BAD as error:
         raise InputError(
             f"mesh {path}: the GLB is damaged or not glTF 2.0 ({type(error).__name__}: {error})"
         ) from error
@@ -86,19 +88,20 @@ def read_glb(path: str | Path, keep_nan: bool = False) -> LoadedMesh:
     return _joined(path, parts, keep_nan)
 
 
-def _open(path: Path, data: bytes) -> _Glb:
+def open_glb(path: Path, data: bytes) -> Glb:
+    """Take a file apart. Raises InputError when it is no glTF 2.0 in one file."""
     if len(data) < 20 or data[:4] != b"glTF":
         raise InputError(f"mesh {path} is no binary glTF: expected a file that starts with 'glTF'")
     try:
         version, _length, json_length, kind = struct.unpack("<4xII I4s", data[:20])
         document = json.loads(data[20 : 20 + json_length]) if kind == b"JSON" else None
-    except _BAD as error:
+    except BAD as error:
         raise InputError(f"mesh {path}: the GLB's JSON is damaged ({error})") from error
     if version != 2 or not isinstance(document, dict):
         raise InputError(f"mesh {path}: expected glTF 2.0, found version {version}")
     start = 20 + json_length + (-json_length % 4)
     binary = data[start + 8 :] if data[start + 4 : start + 8] == b"BIN\0" else b""
-    return _Glb(document, binary[: int.from_bytes(data[start : start + 4], "little")])
+    return Glb(document, binary[: int.from_bytes(data[start : start + 4], "little")])
 
 
 def _refuse_extensions(path: Path, document: dict[str, Any]) -> None:
@@ -107,7 +110,7 @@ def _refuse_extensions(path: Path, document: dict[str, Any]) -> None:
         raise InputError(f"mesh {path} is compressed ({', '.join(unknown)}); export it without compression")
 
 
-def _pieces(glb: _Glb) -> list[tuple[dict[str, Any], np.ndarray]]:
+def _pieces(glb: Glb) -> list[tuple[dict[str, Any], np.ndarray]]:
     """Meshes of the scene with their world matrices; every mesh of the file where it has no scene."""
     nodes, scenes = glb.json.get("nodes", []), glb.json.get("scenes", [])
     if not scenes:
@@ -148,7 +151,7 @@ def _local(node: dict[str, Any]) -> np.ndarray:
 _Part = tuple[np.ndarray, np.ndarray, "np.ndarray | None"]
 
 
-def _primitives(glb: _Glb, mesh: dict[str, Any], matrix: np.ndarray) -> list[_Part]:
+def _primitives(glb: Glb, mesh: dict[str, Any], matrix: np.ndarray) -> list[_Part]:
     """(vertices, triangles, UVs with v up or None) of each triangle primitive."""
     out: list[_Part] = []
     for primitive in mesh["primitives"]:
