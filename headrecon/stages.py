@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from headrecon.perception.face_refiner import FaceRefiner
 
 
-#: Up to the first yaw a face counts as seen from the front, from the second on as turned. Share of the refiner's
-#: corrections in front. Chosen on tuning renderings and by how one person's photos agree (docs/accuracy.md).
-_FRONT_RAD, _TURNED_RAD, _FRONT_SHARE = np.radians(15.0), np.radians(40.0), 0.3
+#: Share of the refiner's corrections in a face from the front. Chosen on tuning renderings and by how one person's
+#: photos agree (docs/accuracy.md).
+_FRONT_SHARE = 0.3
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,13 @@ class Engine:
         On photos from the front the detected points lie on the features, and the refiner, which has their errors from
         renderings, counts for less; of a turned head the detector guesses the far half, and the refiner counts fully.
         """
-        from headrecon.perception.face_refiner import yaw_of
+        from headrecon.perception.face_refiner import turned
 
         if self.refiner.model != self.assets.name:
             return None
         refined = self.refiner.refine(face, image_srgb, self.networks.face_mesh)
         points = face.landmarks.astype(np.float64)
-        turned = np.clip((abs(float(yaw_of(points[None])[0])) - _FRONT_RAD) / (_TURNED_RAD - _FRONT_RAD), 0.0, 1.0)
-        share = _FRONT_SHARE + (1 - _FRONT_SHARE) * turned**2 * (3 - 2 * turned)
-        points += share * (refined.landmarks - points)
+        points += (_FRONT_SHARE + (1 - _FRONT_SHARE) * turned(points)) * (refined.landmarks - points)
         return replace(refined, landmarks=points.astype(face.landmarks.dtype))
 
     @cached_property

@@ -2,11 +2,13 @@
 
 A landmark detector trained on photos draws unusual faces towards usual ones: it has never seen true positions. On
 rendered heads they are known exactly (Wood et al., "Fake It Till You Make It", ICCV 2021), so its errors can be
-learned. Two things tell of them: the pattern of the points themselves, and the feature maps that the detector made them
-from, which still hold what its last layers leave out (`shape_network`). Photos differ from renderings in ways that no
-rendering shows, so noise was added to the points in training, and parts of the features were left out at random
-(`scripts/train_face_refiner.py`). The error that the estimate of identity is left with, measured on heads in skins that
-the network had not seen, is its covariance.
+learned. Three things tell of them: the pattern of the points themselves, the feature maps that the detector made them
+from, which still hold what its last layers leave out, and those of a face recognition network, which knows what tells
+people apart (the observation of Zielonka, Bolkart, Thies, "Towards Metrical Reconstruction of Human Faces", ECCV 2022,
+with another network). A small network on each (`shape_network`) gives an answer, and the answers are averaged.
+Photos differ from renderings in ways that no rendering shows, so noise was added to the points in training, and parts
+of the features were left out at random (`scripts/train_face_refiner.py`). The error that the estimate of identity is
+left with, measured on heads in skins that the networks had not seen, is its covariance.
 """
 
 from __future__ import annotations
@@ -16,127 +18,95 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from headrecon.errors import AssetError
-from headrecon.perception.attention_mesh import AttentionMesh, MeshFeatures
+from headrecon.perception.attention_mesh import AttentionMesh
 from headrecon.perception.crops import Tile
 from headrecon.perception.eye_frame import EyeFrame
+from headrecon.perception.face_identity import face_chip
 from headrecon.perception.face_landmarks import roi_from_landmarks
-from headrecon.perception.mesh_symmetry import mirror_indices
-from headrecon.perception.shape_network import ShapeNetwork
+from headrecon.perception.recognition_network import RecognitionNetwork, load_recognition_network
+from headrecon.perception.shape_network import MeshHead, RecognitionHead, head_from_tables
+from headrecon.perception.shape_reader import ShapeReader, yaw_of
 from headrecon.structures import FaceObservation, ShapeEstimate
 
 TABLE = "face_refiner.npz"
-MESH_POINTS = 468
-_RIGHT_CHEEK, _LEFT_CHEEK, _FOREHEAD, _CHIN = 234, 454, 10, 152
-#: Beyond this the pose terms would grow without having been learned (radians; training: 65 and 25 degrees).
-_MAX_YAW, _MAX_PITCH = 1.0, 0.8
 #: Room around the region when its tile is cut out, as a part of its side.
 _MARGIN = 0.1
+#: Share of the reader on recognition features in a face from the front, and the yaw over which it falls to 0: that
+#: network takes faces from the front. Chosen on tuning renderings (docs/accuracy.md).
+_RECOGNITION_SHARE = 0.6
+_FRONT_RAD, _TURNED_RAD = np.radians(15.0), np.radians(40.0)
 
 
-def mirrored_points(points: Float[np.ndarray, "B 478 D"]) -> Float[np.ndarray, "B 478 D"]:
-    """The same faces, or offsets of their points, as a mirror shows them."""
-    swapped = points[:, mirror_indices()].copy()
-    swapped[:, :, 0] *= -1
-    return swapped
-
-
-def yaw_of(points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, " B"]:
-    """Turn to the side in radians, as the depths of the points themselves show it."""
-    across = points[:, _LEFT_CHEEK] - points[:, _RIGHT_CHEEK]
-    return np.arctan2(across[:, 2], across[:, 0])
-
-
-def pose_terms(points: Float[np.ndarray, "B 478 3"], mean_pitch: float) -> Float[np.ndarray, "B 10"]:
-    """Powers and products of yaw and pitch as the points themselves show them."""
-    up = points[:, _CHIN] - points[:, _FOREHEAD]
-    yaw = np.clip(yaw_of(points), -_MAX_YAW, _MAX_YAW)
-    pitch = np.clip(np.arctan2(up[:, 2], up[:, 1]) - mean_pitch, -_MAX_PITCH, _MAX_PITCH)
-    powers = [np.ones_like(yaw), yaw, np.abs(yaw), yaw**2, yaw**3, pitch, pitch**2]
-    return np.stack([*powers, yaw * pitch, yaw**2 * pitch, yaw * pitch**2], axis=1)
+def turned(points: Float[np.ndarray, "478 3"]) -> float:
+    """0 for a face from the front, 1 from 40 degrees of yaw on, smooth between."""
+    t = np.clip((abs(float(yaw_of(points[None])[0])) - _FRONT_RAD) / (_TURNED_RAD - _FRONT_RAD), 0.0, 1.0)
+    return float(t**2 * (3 - 2 * t))
 
 
 @dataclass(frozen=True)
 class FaceRefiner:
-    """The network and what its inputs and answers mean. `model` names the head model whose identity it speaks of.
+    """The readers of a face and what they need. `model` names the head model whose identity they speak of.
 
     used: the points that are corrected: all but the mouth's, which the detector sees well, and irises, which are
-    measured. axes: principal components of the normalized x and y of the 468 mesh points, scales: their deviations,
-    noise included. The network's answer: betas, then the codes of the points' errors in `error_components`.
+    measured. covariance: of the error that the betas are left with. by_mesh: on the features of MediaPipe's mesh
+    network; by_recognition: on those of `recognition`.
     """
 
     model: str
     used: Int[np.ndarray, " P"]
-    mean_points: Float[np.ndarray, "936"]
-    axes: Float[np.ndarray, "K 936"]
-    scales: Float[np.ndarray, " K"]
-    mean_pitch: float
-    error_components: Float[np.ndarray, "E 936"]
-    mirror_betas: Float[np.ndarray, "Nb Nb"]
     covariance: Float[np.ndarray, "Nb Nb"]
-    network: ShapeNetwork
-
-    def design(self, points: Float[np.ndarray, "B 478 3"]) -> Float[np.ndarray, "B M"]:
-        """The points as the network takes them."""
-        flat = points[:, :MESH_POINTS, :2].reshape(len(points), -1)
-        along = (flat - self.mean_points) @ self.axes.T / self.scales
-        return np.concatenate([along, pose_terms(points, self.mean_pitch)], axis=1)
-
-    def predict(
-        self, points: Float[np.ndarray, "478 3"], plain: MeshFeatures, mirrored: MeshFeatures
-    ) -> tuple[Float[np.ndarray, "478 2"], Float[np.ndarray, " Nb"]]:
-        """True minus detected points and mean betas, each the mean of a look and one in the mirror.
-
-        points: as `EyeFrame.normalized` gives them; the corrections are in the same units, 0 for points not corrected.
-        """
-        rows = self.design(np.concatenate([points[None], mirrored_points(points[None])]))
-        ours, theirs = (self.network(seen, row) for seen, row in zip((plain, mirrored), rows, strict=True))
-        errors = mirrored_points(self._errors(theirs)[None])[0] + self._errors(ours)
-        num_betas = len(self.mirror_betas)
-        betas = (ours[:num_betas] + self.mirror_betas @ theirs[:num_betas]) / 2
-        wanted = np.zeros((len(errors), 2))
-        wanted[self.used] = errors[self.used] / 2
-        return wanted, betas
-
-    def _errors(self, answer: Float[np.ndarray, " D"]) -> Float[np.ndarray, "478 2"]:
-        first = len(self.mirror_betas)
-        out = np.zeros((478, 2))
-        codes = answer[first : first + len(self.error_components)]
-        out[:MESH_POINTS] = (codes @ self.error_components).reshape(-1, 2)
-        return out
+    by_mesh: ShapeReader
+    by_recognition: ShapeReader
+    recognition: RecognitionNetwork
 
     def refine(
         self, face: FaceObservation, image_srgb: UInt8[np.ndarray, "H W 3"], mesh: AttentionMesh
     ) -> FaceObservation:
         """The same face with truer mesh points and a `ShapeEstimate`.
 
-        image_srgb: the picture in which it was seen. Two looks at it: about 20 ms and 10 ms for what follows.
+        image_srgb: the picture in which it was seen. Each network looks twice: about 60 ms together.
         """
         points = face.landmarks.astype(np.float64)
-        region = roi_from_landmarks(points)
-        tile = Tile(image_srgb, region, mesh.input_size, _MARGIN)
-        plain, mirrored = (mesh.features(tile.sample(region, mesh.input_size, flip)) for flip in (False, True))
         frame = EyeFrame.of(points)
-        errors, betas = self.predict(frame.normalized(points), plain, mirrored)
+        normalized = frame.normalized(points)
+        errors, betas = self.by_mesh.read(normalized, *self._mesh_features(points, image_srgb, mesh))
+        share = _RECOGNITION_SHARE * (1 - turned(points))
+        if share > 0:
+            known = self.by_recognition.read(normalized, *self._recognition_features(face, image_srgb))
+            errors, betas = ((1 - share) * a + share * b for a, b in zip((errors, betas), known, strict=True))
         landmarks = face.landmarks.copy()
-        landmarks[:, :2] += (errors @ frame.axes * frame.scale_px).astype(landmarks.dtype)
+        moved = errors @ frame.axes * frame.scale_px
+        landmarks[self.used, :2] += moved[self.used].astype(landmarks.dtype)
         return replace(face, landmarks=landmarks, shape=ShapeEstimate(self.model, betas, self.covariance))
 
+    def _mesh_features(self, points: np.ndarray, image: np.ndarray, mesh: AttentionMesh) -> list[Any]:
+        region = roi_from_landmarks(points)
+        tile = Tile(image, region, mesh.input_size, _MARGIN)
+        return [mesh.features(tile.sample(region, mesh.input_size, flip)) for flip in (False, True)]
+
+    def _recognition_features(self, face: FaceObservation, image: np.ndarray) -> list[Any]:
+        chip = face_chip(image, face)
+        seen = self.recognition(np.stack([chip, chip[:, ::-1]]))
+        return list(zip(seen.middle, seen.deep, strict=True))
+
     @staticmethod
-    def from_tables(tables: Mapping[str, np.ndarray]) -> FaceRefiner:
+    def from_tables(tables: Mapping[str, np.ndarray], recognition: RecognitionNetwork) -> FaceRefiner:
         """From the arrays of the shipped file, which keeps most of them in half precision."""
-        names = ("mean_points", "axes", "scales", "error_components", "mirror_betas", "covariance")
-        arrays = {name: tables[name].astype(np.float64) for name in names}
         return FaceRefiner(
             model=str(tables["model"]),
-            mean_pitch=float(tables["mean_pitch"]),
             used=tables["used"].astype(np.int64),
-            network=ShapeNetwork.from_tables(tables),
-            **arrays,
+            covariance=tables["covariance"].astype(np.float64),
+            by_mesh=ShapeReader.from_tables(tables, "mesh.", head_from_tables(MeshHead, tables, "mesh.")),
+            by_recognition=ShapeReader.from_tables(
+                tables, "recognition.", head_from_tables(RecognitionHead, tables, "recognition.")
+            ),
+            recognition=recognition,
         )
 
 
@@ -145,6 +115,6 @@ def load_face_refiner(path: Path | None = None) -> FaceRefiner:
     path = path or Path(str(resources.files("headrecon") / "data" / TABLE))
     try:
         with np.load(path, allow_pickle=False) as tables:
-            return FaceRefiner.from_tables(dict(tables))
+            return FaceRefiner.from_tables(dict(tables), load_recognition_network())
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise AssetError(f"the face refiner's file {path} cannot be read ({error}); install headrecon again") from error

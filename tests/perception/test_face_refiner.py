@@ -11,8 +11,10 @@ import pytest
 from headrecon.errors import AssetError
 from headrecon.perception.attention_mesh import MeshFeatures
 from headrecon.perception.eye_frame import EyeFrame
-from headrecon.perception.face_refiner import FaceRefiner, load_face_refiner, mirrored_points
+from headrecon.perception.face_refiner import FaceRefiner, load_face_refiner, turned
 from headrecon.perception.networks import Networks
+from headrecon.perception.shape_network import MeshHead
+from headrecon.perception.shape_reader import ShapeReader, mirrored_points
 from headrecon.structures import FaceObservation
 
 
@@ -24,18 +26,23 @@ def refiner() -> FaceRefiner:
 def typical_face(refiner: FaceRefiner) -> np.ndarray:
     """478 points of the mean face of the training set, 100 px between the eyes' centres."""
     points = np.zeros((478, 3))
-    points[:468, :2] = refiner.mean_points.reshape(-1, 2)
+    points[:468, :2] = refiner.by_mesh.mean_points.reshape(-1, 2)
     points[468:] = points[33]
     # A plausible depth: cheeks lie behind, the nose before; pose terms read it.
     points[[234, 454], 2] = 0.6
-    points[10, 2], points[152, 2] = 0.0, np.tan(refiner.mean_pitch) * (points[152, 1] - points[10, 1])
+    points[10, 2], points[152, 2] = 0.0, np.tan(refiner.by_mesh.mean_pitch) * (points[152, 1] - points[10, 1])
     return points * 100.0 + (320.0, 240.0, 0.0)
 
 
-def features(rng: np.random.Generator) -> MeshFeatures:
+def mesh_features(rng: np.random.Generator) -> MeshFeatures:
     shapes = (24, 24, 64), (12, 12, 128), (1792,)
     middle, deep, summary = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
     return MeshFeatures(middle, deep, summary)
+
+
+def recognition_features(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    middle, deep = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 8, 128), (4, 4, 256)))
+    return middle, deep
 
 
 def test_frame_does_not_care_where_how_large_and_how_tilted(refiner: FaceRefiner) -> None:
@@ -47,28 +54,46 @@ def test_frame_does_not_care_where_how_large_and_how_tilted(refiner: FaceRefiner
     np.testing.assert_allclose(ours, theirs, atol=1e-9)
 
 
-def test_mirrored_face_has_mirrored_answers(refiner: FaceRefiner) -> None:
+@pytest.mark.parametrize("kind", ["mesh", "recognition"])
+def test_mirrored_face_has_mirrored_answers(refiner: FaceRefiner, kind: str) -> None:
+    reader: ShapeReader = getattr(refiner, f"by_{kind}")
+    features = {"mesh": mesh_features, "recognition": recognition_features}[kind]
     rng = np.random.default_rng(1)
     points = EyeFrame.of(typical_face(refiner)).normalized(typical_face(refiner))
     points[:468, :2] += 0.02 * rng.normal(size=(468, 2))
     plain, mirrored = features(rng), features(rng)
-    errors, betas = refiner.predict(points, plain, mirrored)
-    mirrored_errors, mirrored_betas = refiner.predict(mirrored_points(points[None])[0], mirrored, plain)
+    errors, betas = reader.read(points, plain, mirrored)
+    mirrored_errors, mirrored_betas = reader.read(mirrored_points(points[None])[0], mirrored, plain)
     np.testing.assert_allclose(mirrored_points(errors[None])[0], mirrored_errors, atol=1e-5)
     # The identity space is symmetric to 2 % (mirroring twice is not quite the identity).
-    off = mirrored_betas - refiner.mirror_betas @ betas
+    off = mirrored_betas - reader.mirror_betas @ betas
     assert np.linalg.norm(off) < 0.1 * np.linalg.norm(betas)
     assert np.abs(errors).max() > 1e-3
+
+
+def test_recognition_counts_in_front_and_not_from_the_side(refiner: FaceRefiner) -> None:
+    face = typical_face(refiner)
+    depths = []
+    for yaw in np.radians([0.0, 14.0, 27.0, 41.0, -41.0]):
+        at = face.copy()
+        across = at[454, 0] - at[234, 0]
+        at[454, 2] = at[234, 2] + np.tan(yaw) * across
+        depths.append(turned(at))
+    assert depths[:2] == [0.0, 0.0]
+    assert 0.3 < depths[2] < 0.7
+    assert depths[3:] == [1.0, 1.0]
 
 
 def test_convolution_is_the_one_of_torch(refiner: FaceRefiner) -> None:
     import torch
 
+    head = refiner.by_mesh.network
+    assert isinstance(head, MeshHead)
     rng = np.random.default_rng(2)
     picture = rng.normal(size=(24, 24, 64)).astype(np.float32)
-    ours = refiner.network._convolve("middle", picture, stride=2)
-    kernel = torch.from_numpy(refiner.network.weights["middle.w"]).permute(3, 2, 0, 1)
-    bias = torch.from_numpy(refiner.network.weights["middle.b"])
+    ours = head._convolve("middle", picture, stride=2)
+    kernel = torch.from_numpy(head.weights["middle.w"]).permute(3, 2, 0, 1)
+    bias = torch.from_numpy(head.weights["middle.b"])
     theirs = torch.nn.functional.conv2d(torch.from_numpy(picture).permute(2, 0, 1)[None], kernel, bias, 2, 1)
     np.testing.assert_allclose(ours, theirs[0].permute(1, 2, 0).numpy(), atol=1e-4)
 
@@ -115,14 +140,14 @@ def test_broken_or_incomplete_files_are_refused_with_advice(tmp_path: Path) -> N
     from importlib import resources
 
     shipped = dict(np.load(str(resources.files("headrecon") / "data" / "face_refiner.npz")))
-    for missing in ("axes", "join.w", "middle.scale"):
+    for missing in ("mesh.axes", "recognition.join.w", "mesh.middle.scale"):
         path = tmp_path / f"{missing}.npz"
         np.savez(path, **{name: values for name, values in shipped.items() if name != missing})
         with pytest.raises(AssetError, match="install headrecon again"):
             load_face_refiner(path)
     damaged = tmp_path / "damaged.npz"
-    np.savez(damaged, **(shipped | {"out.b": np.full_like(shipped["out.b"], np.nan)}))
-    with pytest.raises(AssetError, match=r"out\.b"):
+    np.savez(damaged, **(shipped | {"mesh.out.b": np.full_like(shipped["mesh.out.b"], np.nan)}))
+    with pytest.raises(AssetError, match=r"mesh\.out\.b"):
         load_face_refiner(damaged)
     (tmp_path / "text.npz").write_text("not an archive")
     for path in (tmp_path / "text.npz", tmp_path / "nowhere.npz"):
