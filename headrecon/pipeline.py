@@ -149,7 +149,7 @@ def reconstruct(
         if config.texture.detail == "sketch":
             colours = stages.sketch(engine, fit, sitting, posed, config.texture.size)
         else:
-            colours = stages.paint(engine, fit, sitting, (posed, hair), config.texture.size)
+            colours = stages.paint(engine, fit, sitting, (neutral, posed, hair), config.texture.size)
     heard = [loaded.warnings, [face_warning] if face_warning else [], fit.warnings, hair.warnings if hair else []]
     return Reconstruction(
         config=config,

@@ -150,15 +150,15 @@ def paint(
     engine: Engine,
     fit: LandmarkFit,
     sitting: Sitting,
-    head: tuple[Float[np.ndarray, "V 3"], HairLift | None],
+    head: tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"], HairLift | None],
     size: int,
 ) -> Colours:
-    """The full texture: see `appearance.texture`. head: posed vertices, and the hair on them."""
+    """The full texture: see `appearance.texture`. head: neutral and posed vertices, and the hair on them."""
     from headrecon.appearance.texture import make_texture
 
-    posed, hair = head
+    neutral, posed, hair = head
     covered = None if hair is None else hair.hair_vertices
-    made = make_texture(engine.assets, posed, _aligned(engine, fit, sitting, posed), size, covered)
+    made = make_texture(engine.assets, posed, _aligned(engine, fit, sitting, posed), size, covered, neutral)
     return Colours(made.image, made.normal_map, made.light)
 
 

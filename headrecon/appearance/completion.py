@@ -20,8 +20,10 @@ from headrecon.structures import HeadAssets, triangulate
 _DEFAULT_SKIN = (0.72, 0.56, 0.48)
 #: Low frequencies are what a blur of this radius (metres on the head) leaves.
 _BLUR_M = 0.003
-#: Hair differs from skin by more than this in some channel.
+#: Hair differs from skin by more than this in some channel, where it was not looked for.
 _UNLIKE_SKIN = 0.12
+#: It differs by more than the first in the logarithm of red over blue, or is darker by more than the second.
+_HAIR_HUE, _HAIR_DARK = 0.15, 0.5
 #: How much firmer the expectation of hair on the scalp, and of skin on ears and neck, is than that of skin elsewhere.
 _FIRM_HAIR, _FIRM_GUARDED = 12.0, 4.0
 #: A tone is the median of at least this many samples.
@@ -67,7 +69,7 @@ def skin_and_hair(assets: HeadAssets, surface: Surface, delit: Delit, zones: Zon
     good = (view.part == outer) & (view.clear > 0.3) & (delit.trust > 0.5)
     skin = _median(_thinned(view.image_srgb[good & (got[..., 0] > 0.9)]), display(delit.light.albedo))
     hair = torch.cat([_thinned(view.image_srgb[good & (got[..., 1] > 0.7)]), _hair_beyond_the_mesh(view)])
-    hair = unlike_skin(hair, skin, (_UNLIKE_SKIN, zones.hair_known))
+    hair = unlike_skin(hair.clamp(min=0.02).log(), skin.log(), (_HAIR_HUE, _HAIR_DARK), zones.hair_known).exp()
     hair_tone = _median(hair, skin)
     # A head whose hair is known to be nothing (bald) has few such pixels and no strands.
     grain = 0.0
@@ -111,7 +113,7 @@ def complete_vertices(
         return expected
     low, sight = seen
     values = sample(torch.cat([low.colors, low.known[..., None], low.fits[..., None]], -1), sight.pixels)
-    weight = sight.weight * (values[:, 3] > 0.2) * values[:, 4] * zones.skin
+    weight = sight.weight * (values[:, 3] > 0.2) * values[:, 4] * zones.skin * (1 - zones.folded)
     own = SeenColors(values[:, :3].numpy().astype(np.float64), weight.numpy().astype(np.float64))
     mirror, symmetric = mirror_vertices(assets.v_template.astype(np.float64))
     guide = Guide(own.colors[mirror], symmetric & (own.weight[mirror] > 0.3))

@@ -42,8 +42,8 @@ _KEEP_SHINE = 0.6
 _HAIR_LESS = (0.55, 0.30, 0.70)
 #: Luminance of the whitest hair.
 _WHITEST_HAIR = 0.5
-#: Hair differs from skin by more than this logarithm in some channel.
-_UNLIKE_SKIN = 0.4
+#: Hair differs from skin by this logarithm of red over blue, or is darker by this one.
+_HAIR_HUE, _HAIR_DARK = 0.33, 1.1
 #: Logarithms of brightness against skin: above the first pair it is a lamp's reflection, below the second not skin.
 _TOO_BRIGHT, _TOO_DARK = (0.50, 0.85), (-1.6, -1.0)
 #: Logarithm of red over blue against skin: daylight at the rim and collars below, lips and sore noses above.
@@ -178,7 +178,7 @@ def _calmer_hair(
     if len(chosen) < 100:
         return torch.zeros_like(albedo)
     luminance = torch.tensor(LUMINANCE)
-    middle = unlike_skin(chosen, known[0], (_UNLIKE_SKIN, known[1])).median(0).values
+    middle = unlike_skin(chosen, known[0], (_HAIR_HUE, _HAIR_DARK), known[1]).median(0).values
     off = albedo - middle
     level = (off @ luminance)[..., None]
     less = torch.where(level > 0, _HAIR_LESS[0] * level, _HAIR_LESS[1] * level)
@@ -188,20 +188,26 @@ def _calmer_hair(
 
 
 def unlike_skin(
-    pixels: Float[Tensor, "N 3"], skin: Float[Tensor, "3"], rule: tuple[float, bool], thin: int = 4000
+    pixels: Float[Tensor, "N 3"], skin: Float[Tensor, "3"], least: tuple[float, float], sure: bool, thin: int = 4000
 ) -> Float[Tensor, "M 3"]:
-    """Those of about `thin` pixels of the scalp that are unlike skin. rule: least difference in some channel, surely.
+    """Those of about `thin` pixels of the scalp (logarithms of colours) that are unlike skin.
 
-    Foreheads differ in height, so that a scalp may show much skin; what is unlike it is the hair, if it is a good
-    part. Otherwise all count, or, where it is sure that hair is there, the less skin-like half.
+    least: of another hue by so much, or darker by so much. Brightness a little below skin's is skin in the shade, which
+    the scalp of white hair shows. Foreheads differ in height, so that a scalp may show much skin; what is unlike it is
+    the hair, if it is a good part. Otherwise all count, or, where hair is there for sure, the less skin-like half.
     """
     pixels = pixels[:: max(1, len(pixels) // thin)]
-    off = (pixels - skin).abs().amax(1)
-    least, sure = rule
-    other = pixels[off > least]
-    if len(other) > 0.25 * len(pixels):
-        return other
-    return pixels[off >= off.median()] if sure and len(pixels) else pixels
+    off = pixels - skin
+    hue, dark = off[:, 0] - off[:, 2], off.mean(1) < -least[1]
+    # Hair is greyer than skin or more golden, not both; what lies on the other side is background.
+    way = hue if len(hue) and float(hue.median()) > 0 else -hue
+    odd = way > least[0]
+    if int((dark | odd).sum()) <= 0.25 * len(pixels):
+        return pixels[hue.abs() >= hue.abs().median()] if sure and len(pixels) else pixels
+    if int(dark.sum()) > 0.25 * len(pixels) or not bool(odd.any()):
+        return pixels[dark | odd]
+    # Skin shines through thin light hair: what is least like skin is the hair.
+    return pixels[way >= way[odd].median()]
 
 
 def _trusted(off: Float[Tensor, "h w 3"], layers: _Layers) -> Float[Tensor, "h w"]:

@@ -40,6 +40,8 @@ _STANDS_OUT_M = (0.008, 0.016)
 _HAT_SHARE = 0.2
 #: How much long hair may stand off from hanging straight, in shares of what it may on top.
 _HANG_VIGOUR = 0.3
+#: Hair that stands off by more than these (metres) at the height where heads are widest falls from there, too.
+_THICK_M, _THICK_AT_M = (0.018, 0.035), 0.025
 #: Log odds of hair on cheeks, eyes and lips.
 _NEVER = -9.0
 #: Fits do not see how far ears stand out: beyond the model's, an ear is likelier than hair, up to here (metres).
@@ -336,7 +338,9 @@ def _coat(
     rise = _STEP_SHARE * smooth_step(distance, 0.0, _STEP_M)
     rise = rise + (1 - _STEP_SHARE) * smooth_step(distance, 0.0, _RISE_M)
     hanging, low = scalp.hanging(np.maximum(lift, scalp.typical))
-    low = long * low
+    widest = np.abs(scalp.points[:, 1] - scalp.axis[1]) < _THICK_AT_M
+    thick = float(np.median(lift[widest & (hair > 0.5)])) if (widest & (hair > 0.5)).any() else 0.0
+    low = max(long, float(smooth_step(np.array(thick), *_THICK_M))) * low
     typical = scalp.typical + low * (hanging - scalp.typical)
     vigour = scalp.vigour + low * (_HANG_VIGOUR - scalp.vigour)
     skull = smooth_step(scalp.inland, *_SKULL_RISE_M)

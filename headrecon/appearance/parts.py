@@ -12,6 +12,7 @@ from torch import Tensor
 
 from headrecon.appearance.completion import SkinColors
 from headrecon.appearance.delight import Delit
+from headrecon.appearance.openings import fill_polygons
 from headrecon.appearance.projection import Photo, sample, see, smoothstep
 from headrecon.appearance.texels import Texels
 from headrecon.geometry.closest import SurfaceIndex
@@ -24,6 +25,10 @@ _IRIS = (0.30, 0.20, 0.13)
 _SCLERA = (0.80, 0.77, 0.74)
 #: The parts inside the mouth.
 _INSIDE = {name: tone for name, tone in PART_SRGB.items() if name not in ("leye", "reye")}
+#: Teeth that no photo shows: in the shade of lips, less bright than when they are shown.
+_TEETH, _WHITEST_TEETH = (0.76, 0.71, 0.64), 0.82
+#: Which of `Photo.openings_px` is the mouth, and from how many pixels a tone of teeth is taken.
+_MOUTH_OPENING, _ENOUGH_TEETH = 2, 30
 #: Lids shade the eye up to this distance (metres), by this much at their edge.
 _LID_REACH_M = 0.0035
 _LID_SHADE = 0.5
@@ -49,11 +54,12 @@ def paint_parts(
         for name, (ratio, around, height) in polar.items():
             painted = _eye(ratio, around, height, iris, sclera)
             out[eyes[name]] = painted * _lid_shade(assets, texels, eyes[name])[:, None]
+    teeth = _teeth_tone(scene[0], scene[1])
     for name, tone in _INSIDE.items():
         own = texels.of_part(assets, name)
         if len(own):
             points = texels.take(own).interpolate(template)
-            out[own] = _inside(name, points, torch.tensor(tone), colors[own])
+            out[own] = _inside(name, points, teeth if "teeth" in name else torch.tensor(tone), colors[own])
     return out
 
 
@@ -111,6 +117,35 @@ def _inside(name: str, points: Tensor, tone: Tensor, around: Tensor) -> Float[Te
     if name == "mouth":
         return torch.lerp(around, tone * dim[:, None], smoothstep(depth, 0.001, 0.012)[:, None])
     return tone * (dim if name in ("tongue", "gums") else 0.5 + 0.5 * dim)[:, None]
+
+
+def _teeth_tone(photo: Photo, delit: Delit | None) -> Float[Tensor, "3"]:
+    """Colour of the teeth where the photo shows them between open lips, in even light; else a plain tone.
+
+    Lips shade teeth, and nothing of that is in the light that the photo was freed of: what is measured here is what
+    has to be painted so that the same light shows the photo's teeth.
+    """
+    plain = torch.tensor(_TEETH)
+    if delit is None or len(photo.openings_px) <= _MOUTH_OPENING:
+        return plain
+    outline = photo.openings_px[_MOUTH_OPENING]
+    if not np.isfinite(outline).all():
+        return plain
+    (x0, y0), (x1, y1) = np.floor(outline.min(0)).astype(int).tolist(), np.ceil(outline.max(0)).astype(int).tolist()
+    box = (max(0, x0), max(0, y0), min(photo.cameras.width, x1 + 1), min(photo.cameras.height, y1 + 1))
+    if box[2] - box[0] < 4 or box[3] - box[1] < 2:
+        return plain
+    inside = fill_polygons((outline - np.array(box[:2]),), box[2] - box[0], box[3] - box[1]) > 0
+    if int(inside.sum()) < _ENOUGH_TEETH:
+        return plain
+    row, column = torch.nonzero(inside).T
+    pixels = torch.stack([column, row], 1).float() + 0.5
+    k, view_k = photo.cameras.Ks.reshape(3, 3).float(), delit.view.cameras.Ks
+    in_view = (pixels + torch.tensor(box[:2]) - k[:2, 2]) * (view_k[0, 0] / k[0, 0]) + view_k[:2, 2]
+    shown = (sample(photo.patch(box), pixels) * sample(delit.gain, in_view)).clamp(0, 1)
+    # Gums, tongue and lips are redder than teeth, the dark between them is darker.
+    pale = shown[(shown[:, 2] > 0.7 * shown[:, 0]) & (shown.mean(1) > 0.45)]
+    return pale.median(0).values.clamp(max=_WHITEST_TEETH) if len(pale) >= _ENOUGH_TEETH else plain
 
 
 def _eye_tones(

@@ -30,6 +30,8 @@ from headrecon.structures import HeadAssets, triangulate
 _MIRROR_WEIGHTS = (0.5, 0.9)
 #: Deviation of lightness (display values) of strands where no hair was seen.
 _PLAIN_STRANDS = 0.018
+#: Of the detail where the photo's expression folds the skin this share goes.
+_FOLDED_LESS = 0.9
 #: Hair whose streaks agree in direction more than this is drawn as strands.
 _FLOWS = 0.25
 
@@ -61,7 +63,8 @@ def paint_seen(assets: HeadAssets, texels: Texels, surface: Surface, sources: So
     rows = _hopeful(assets, texels, sources)
     to_eye = torch.nn.functional.normalize(camera_centers(view.cameras) - surface.points, dim=1)
     cosine = (surface.normals * to_eye).sum(1, keepdim=True)
-    table = torch.cat([to_homogeneous_image(surface.points, view.cameras), cosine, sources.base], 1).contiguous()
+    flat = 1 - _FOLDED_LESS * sources.zones.folded[:, None]
+    table = torch.cat([to_homogeneous_image(surface.points, view.cameras), cosine, flat, sources.base], 1).contiguous()
     quality = view.clear * sources.delit.trust * sources.low.fits
     maps = torch.cat([quality[..., None], sources.delit.gain], -1)
     (height, width), small = sources.photo.shape[:2], view.depth_z.shape
@@ -91,10 +94,10 @@ def _look_up(
     kept = torch.nonzero(inside & near & (cosine > COSINES[0]))[:, 0]
     pixels = pixels[kept]
     smooth = sample(maps, pixels)
-    weight = smooth[:, 0] * smoothstep(cosine[kept], *COSINES)
+    weight = smooth[:, 0] * smoothstep(cosine[kept], *COSINES) * got[kept, 4]
     color = sample(sources.photo, pixels * scale, "bicubic") * smooth[:, 1:]
     useful = weight > 0
-    return rows[kept][useful], (color - got[kept, 4:])[useful], weight[useful]
+    return rows[kept][useful], (color - got[kept, 5:])[useful], weight[useful]
 
 
 def _hopeful(assets: HeadAssets, texels: Texels, sources: Sources) -> Int[Tensor, " M"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from headrecon.appearance.chunks import one_torch_thread
 from headrecon.appearance.completion import complete_vertices, low_frequencies, plain_tones, skin_and_hair
 from headrecon.appearance.delight import Delit, Surface, remove_light
+from headrecon.appearance.folds import fold_weight
 from headrecon.appearance.normal_map import normals_from_shading
 from headrecon.appearance.parts import paint_parts
 from headrecon.appearance.projection import Photo, cut_photo, look, see
@@ -55,16 +56,20 @@ def make_texture(
     photo: Photo,
     size: int = 1024,
     hair: Float[np.ndarray, " V"] | None = None,
+    rest: Float[np.ndarray, "R 3"] | None = None,
 ) -> HeadTexture:
     """Texture of the head that `photo` shows. vertices: posed as in the photo, metres, in the world of its camera.
 
     hair: how likely hair covers each vertex, 0..1 (`hair.HairLift.hair_vertices`); else guessed from the model.
+    rest: the same head at rest, which tells where the photo's expression folds the skin; else nowhere.
     A head that lies outside the picture gets a neutral skin all over. Raises ShapeError when sizes do not agree.
     """
     if vertices.shape != assets.v_template.shape:
         raise ShapeError(f"texture: vertices must have shape {assets.v_template.shape}, found {vertices.shape}")
     if hair is not None and hair.shape != (assets.num_vertices,):
         raise ShapeError(f"texture: hair must have one value for each of {assets.num_vertices} vertices")
+    if rest is not None and rest.shape != vertices.shape:
+        raise ShapeError(f"texture: rest must have shape {vertices.shape}, found {rest.shape}")
     if not 16 <= size <= 8192:
         raise ShapeError(f"texture: size must lie in 16..8192, found {size}")
     # Two things at a time, each on one thread, get done sooner than one after the other on all threads of torch.
@@ -73,7 +78,8 @@ def make_texture(
         points = torch.from_numpy(np.ascontiguousarray(vertices, dtype=np.float32))
         triangles = torch.from_numpy(triangulate(assets.faces)[0].astype(np.int32))
         surface = Surface(points, vertex_normals(points, triangles.long()), triangles)
-        zones = find_zones(assets, hair)
+        folded = None if rest is None else fold_weight(rest, vertices, triangles.numpy())
+        zones = find_zones(assets, hair, folded)
         view = look(photo, points, triangles, _triangle_parts(assets), target_px=_SMALL_VIEW)
         if view is None:
             return _unseen(assets, texels.result(), (photo, points), zones)

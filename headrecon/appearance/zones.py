@@ -24,7 +24,7 @@ class Zones:
     hair: what the photo shows as hair (where that is known, else `scalp`). plain: nothing but skin is expected here.
     guarded: what does not look like skin here is hair, an ear ring or a collar and never the person's skin.
     behind_ears: what looks like skin here, where hair grows, is an ear that the fit missed. hair_known: hair was
-    looked for in the photo.
+    looked for in the photo. folded: the photo's expression creases the skin (`folds`).
     """
 
     skin: Float[Tensor, " V"]
@@ -34,10 +34,18 @@ class Zones:
     guarded: Float[Tensor, " V"]
     behind_ears: Float[Tensor, " V"]
     hair_known: bool
+    folded: Float[Tensor, " V"]
 
 
-def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) -> Zones:
-    """Zones of a model. hair: probability that hair covers each vertex, as `hair.lift_hair` finds it."""
+def find_zones(
+    assets: HeadAssets,
+    hair: Float[np.ndarray, " V"] | None = None,
+    folded: Float[np.ndarray, " V"] | None = None,
+) -> Zones:
+    """Zones of a model. hair: probability that hair covers each vertex, as `hair.lift_hair` finds it.
+
+    folded: as `folds.fold_weight` has it; it counts on plain skin only, as lips and lids look alike open and shut.
+    """
 
     def region(name: str) -> Tensor:
         values = assets.regions.get(name)
@@ -54,7 +62,8 @@ def find_zones(assets: HeadAssets, hair: Float[np.ndarray, " V"] | None = None) 
         scalp = torch.maximum(covered, scalp * (0.3 + 0.7 * behind * covered.max()))
     plain = skin * (1 - torch.maximum(covered, scalp)) * (1 - painted)
     guarded = torch.maximum(clothed, region("ears")) * skin
-    return Zones(skin, scalp, covered, plain, guarded, behind, hair is not None)
+    creased = torch.zeros_like(plain) if folded is None else torch.from_numpy(folded).float() * plain
+    return Zones(skin, scalp, covered, plain, guarded, behind, hair is not None, creased)
 
 
 def _behind_ears(assets: HeadAssets) -> Float[Tensor, " V"]:

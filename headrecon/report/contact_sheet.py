@@ -48,10 +48,10 @@ def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.nd
     cameras = _photo_crop(scene, cell)
     photo = _cut_photo(scene, cell)
     views = preview_cameras(scene.neutral, ("front", "three_quarter", "profile", "back"), cell)
-    looks = draw(scene.mesh(scene.neutral), views, scene.textured, textured_look(), levels=scene.levels)
+    looks = draw(scene.neutral_mesh, views, scene.textured, textured_look(), levels=scene.levels)
     front = Cameras(views.viewmats[:1], views.Ks[:1], cell, cell)
     bare = RenderOptions(background_srgb=BACKDROP_SRGB)
-    geometry = next(draw(scene.mesh(scene.neutral), front, Appearance(), bare))
+    geometry = next(draw(scene.neutral_mesh, front, Appearance(), bare))
     pictures = [
         photo,
         _draw_landmarks(scene, photo, cell),
@@ -123,7 +123,7 @@ def _draw_landmarks(scene: HeadScene, photo: np.ndarray, cell: int) -> np.ndarra
 
 def _posed(scene: HeadScene, cameras: Cameras, look: Appearance, options: RenderOptions) -> Picture:
     levels = None if look.texture_srgb is None else scene.levels
-    return next(draw(scene.mesh(scene.posed), cameras, look, options, levels=levels))
+    return next(draw(scene.posed_mesh, cameras, look, options, levels=levels))
 
 
 def _as_photographed(scene: HeadScene, cameras: Cameras) -> Picture:

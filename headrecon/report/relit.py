@@ -21,5 +21,5 @@ def relit_sheet(
     scene = scene.checked()
     cameras = preview_cameras(scene.neutral, _VIEWS, cell)
     look = RelitLook(scene.texture, normal_map)
-    pictures = relight(scene.mesh(scene.neutral), look, lighting, cameras, BACKDROP_SRGB)
+    pictures = relight(scene.neutral_mesh, look, lighting, cameras, BACKDROP_SRGB)
     return np.concatenate(list(pictures), axis=1)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.errors import ShapeError
+from headrecon.geometry.refinement import refine_mesh
 from headrecon.rendering.lighting import Lighting, soft_front
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.texture_levels import TextureLevels
@@ -47,8 +48,18 @@ class HeadScene:
                 raise ShapeError(f"report: {name} must have shape {self.assets.v_template.shape}")
         return self
 
-    def mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
-        return Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces)
+    @cached_property
+    def neutral_mesh(self) -> Mesh:
+        """The neutral head as it is drawn: with rounded outlines."""
+        return self._mesh(self.neutral)
+
+    @cached_property
+    def posed_mesh(self) -> Mesh:
+        """The head as in the photo, drawn likewise."""
+        return self._mesh(self.posed)
+
+    def _mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
+        return refine_mesh(Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces))
 
     @cached_property
     def textured(self) -> Appearance:

@@ -23,6 +23,6 @@ def turntable_frames(
     """
     cameras = turntable_cameras(scene.neutral, count, size)
     look = replace(textured_look(lighting), supersample=1)
-    mesh = scene.mesh(scene.neutral)
+    mesh = scene.neutral_mesh
     for picture in draw(mesh, cameras, scene.textured, look, smooth_outlines=True, levels=scene.levels):
         yield to_uint8(picture.image_srgb)

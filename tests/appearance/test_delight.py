@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from headrecon.appearance.delight import unlike_skin
 from headrecon.appearance.grain import noise_tile
 from headrecon.appearance.mirroring import mirror_map
 from headrecon.appearance.projection import Photo
@@ -174,3 +175,23 @@ def test_grain_repeats_and_has_the_strength_of_the_seen():
     across = (grain.tile[:, 0] - grain.tile[:, side - 1]).abs().mean()
     assert across < 1.5 * inside
     assert noise_tile(torch.zeros(512, 512, dtype=torch.int32), detail) is None
+
+
+def test_white_hair_is_told_from_the_skin_that_shines_through() -> None:
+    """Half of what the scalp shows is skin, much of it in the shade; the hair is greyer and about as bright."""
+    rng = np.random.default_rng(0)
+    skin, hair = torch.tensor([0.76, 0.55, 0.48]).log(), torch.tensor([0.74, 0.68, 0.64]).log()
+    shade = torch.from_numpy(rng.uniform(-0.4, 0.1, (600, 1))).float()
+    mixed = torch.lerp(skin, hair, torch.from_numpy(rng.uniform(0.5, 1.0, (500, 1))).float())
+    noise = torch.from_numpy(rng.normal(0, 0.01, (1100, 3))).float()
+    pixels = torch.cat([skin + shade, mixed]) + noise
+    found = unlike_skin(pixels, skin, (0.15, 0.5), True).median(0).values
+    assert float((found - hair).abs().max()) < 0.06
+    # Dark hair is what is dark, fair hair what is more golden than skin.
+    for tone in ((0.2, 0.15, 0.1), (0.75, 0.58, 0.35)):
+        other = torch.tensor(tone).log()
+        found = unlike_skin(torch.cat([skin + shade, other + noise[:500]]), skin, (0.15, 0.5), True).median(0).values
+        assert float((found - other).abs().max()) < 0.06
+    # Nothing but skin: the shaded half of it would not be hair by its brightness alone.
+    found = unlike_skin(skin + shade + noise[:600], skin, (0.15, 0.5), False)
+    assert len(found) == 600

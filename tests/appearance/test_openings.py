@@ -66,3 +66,25 @@ def test_collars_stay_off_the_neck(assets):
     on_neck = (texels.part == 0) & (neck[:, 0] > 0.95)
     assert on_neck.sum() > 100
     assert flat[on_neck][:, 2].max() < 0.7
+
+
+def test_teeth_take_their_colour_from_between_open_lips(assets, truth):
+    """Yellowish teeth with dark gaps in an open mouth colour the model's; a shut mouth leaves them plain."""
+    photo = take_photo(assets, truth, size=500)
+    texels = bake_texels(assets, SIZE)
+    teeth = texels.of_part(assets, "upper_teeth")
+    image = photo.image_srgb.clone()
+    x0, y0, x1, y1 = 225, 350, 275, 372
+    image[y0:y1, x0:x1] = torch.tensor([0.72, 0.66, 0.54])
+    image[y0:y1, x0:x1:6] = 0.1
+    ring = np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], dtype=np.float64)
+    eye = np.array([[200.0, 200.0], [210.0, 200.0], [210.0, 205.0]])
+    shown = dataclasses.replace(photo, image_srgb=image, openings_px=(eye, eye, ring))
+    shut = dataclasses.replace(photo, openings_px=(eye, eye, ring * (1, 0) + (0, y0)))
+    front = []
+    for one in (shown, shut):
+        made = as_float(make_texture(assets, assets.v_template, one, SIZE).image).reshape(-1, 3)[texels.index[teeth]]
+        front.append(made[made.mean(1) >= made.mean(1).quantile(0.9)].mean(0))
+    yellow, plain = (float(c[2] / c[0]) for c in front)
+    assert yellow < plain - 0.04
+    assert float(front[1].max()) < 0.85
