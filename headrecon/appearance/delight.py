@@ -50,6 +50,8 @@ _TOO_BRIGHT, _TOO_DARK = (0.50, 0.85), (-1.6, -1.0)
 _TOO_BLUE, _TOO_RED = (-0.50, -0.25), (0.60, 1.00)
 #: Around what is not believed, neighbours are not either (metres).
 _DOUBT_M = 0.003
+#: The white of an eye is 4 mm wide beside the iris: larger pixels (metres) do not show it apart from the lids.
+_EYE_PIXEL_M = 0.9e-3
 #: Powers of display values stand for powers of light: the sRGB curve is close to this exponent.
 GAMMA = 2.2
 
@@ -291,9 +293,13 @@ def doubt_around(trust: Float[Tensor, "h w"], view: View) -> Float[Tensor, "h w"
 
 
 def _eye_white(assets: HeadAssets, view: View) -> Float[Tensor, "3"] | None:
-    """Linear colour of the brighter part of the eyes where it is nearly grey; None where too little shows."""
+    """Linear colour of the brighter part of the eyes where it is nearly grey; None where too little shows.
+
+    None, too, where a pixel is so large that the white is mixed with lids: it would have the skin's colour, the light
+    would be taken to be as warm as that, and the skin would come out green.
+    """
     eyes = [assets.part_names.index(name) for name in ("leye", "reye") if name in assets.part_names]
-    if not eyes:
+    if not eyes or view.metres_per_px > _EYE_PIXEL_M:
         return None
     shown = torch.zeros_like(view.part, dtype=torch.bool)
     for eye in eyes:

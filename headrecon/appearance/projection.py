@@ -86,12 +86,17 @@ class Sight:
 
 
 def look(
-    photo: Photo, vertices: Float[Tensor, "V 3"], triangles: Int[Tensor, "F 3"], part: Int[Tensor, " F"], target_px: int
+    photo: Photo,
+    vertices: Float[Tensor, "V 3"],
+    triangles: Int[Tensor, "F 3"],
+    part: Int[Tensor, " F"],
+    target_px: int,
+    skin: int = 0,
 ) -> View | None:
     """Cut the head out of the photo and find its outlines. None when no vertex lies in the picture.
 
-    part: part index of each triangle. target_px: a head higher than this in the photo is scaled down to it, so that
-    sampling does not skip pixels.
+    part: part index of each triangle; skin: the index of the outer one. target_px: a head higher than this in the photo
+    is scaled down to it, so that sampling does not skip pixels.
     """
     cameras = _single(photo.checked().cameras)
     box = _head_box(vertices, cameras)
@@ -111,7 +116,11 @@ def look(
     if not len(finite):
         return None
     metres_per_px = float(finite.median() / view_cameras.Ks[0, 0])
-    clear = _fade(_distance(~_outline(depth)), _OUTLINE_FADE_M / metres_per_px)
+    # Lips stand before teeth, lids before eyes. Theirs are no outlines behind which the background begins: faded as
+    # far as those, lips would have no colour. The photo's features lie where the head's are (`feature_alignment`).
+    inner = (parts >= 0) & (parts != skin)
+    clear = _fade(_distance(~_outline(depth, inner)), _OUTLINE_FADE_M / metres_per_px)
+    clear = clear * torch.maximum(_fade(_distance(~inner), _OPENING_FADE_M / metres_per_px), inner.float())
     if photo.mask is not None:
         clear = clear * _fade(_distance(person > 0.5), _MASK_FADE_M / metres_per_px)
     if photo.openings_px:
@@ -202,9 +211,10 @@ def _resized(crop: Float[Tensor, "H W D"], size: tuple[int, int]) -> Float[Tenso
     return smaller[0].permute(1, 2, 0).contiguous()
 
 
-def _outline(depth: Float[Tensor, "h w"]) -> Tensor:
+def _outline(depth: Float[Tensor, "h w"], inner: Tensor) -> Tensor:
     """bool [h,w]: the depth jumps between this pixel and a neighbour, or there is nothing here.
 
+    inner: where steps are none, bool [h,w].
     A jump is a step that stands out from the steps beside it: a steep cheek or the side of a nose is no outline.
     """
     empty = ~depth.isfinite()
@@ -214,8 +224,9 @@ def _outline(depth: Float[Tensor, "h w"]) -> Tensor:
         step = filled.diff(dim=axis).abs()
         beside = torch.nn.functional.pad(step.movedim(axis, 1)[None], (1, 1), mode="replicate")[0]
         smaller = torch.minimum(beside[:, :-2], beside[:, 2:]).movedim(1, axis)
-        jump = (step > _OUTLINE_STEP_M) & (step > _OUTLINE_RATIO * smaller)
         count = depth.shape[axis] - 1
+        within = inner.narrow(axis, 0, count) | inner.narrow(axis, 1, count)
+        jump = (step > _OUTLINE_STEP_M) & (step > _OUTLINE_RATIO * smaller) & ~within
         out.narrow(axis, 0, count).logical_or_(jump)
         out.narrow(axis, 1, count).logical_or_(jump)
     return out

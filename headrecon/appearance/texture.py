@@ -80,7 +80,8 @@ def make_texture(
         surface = Surface(points, vertex_normals(points, triangles.long()), triangles)
         folded = None if rest is None else fold_weight(rest, vertices, triangles.numpy())
         zones = find_zones(assets, hair, folded)
-        view = look(photo, points, triangles, _triangle_parts(assets), target_px=_SMALL_VIEW)
+        outer = assets.part_names.index("skin") if "skin" in assets.part_names else 0
+        view = look(photo, points, triangles, _triangle_parts(assets), _SMALL_VIEW, outer)
         if view is None:
             return _unseen(assets, texels.result(), (photo, points), zones)
         sources = _sources(assets, surface, photo, (remove_light(assets, surface, view, zones), zones), size)

@@ -3,12 +3,16 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
+from headrecon.appearance.delight import _eye_white
 from headrecon.appearance.openings import face_openings, fill_polygons
+from headrecon.appearance.projection import _outline, look
 from headrecon.appearance.texels import bake_texels
 from headrecon.appearance.texture import make_texture
 from headrecon.geometry.cameras import project_points
+from headrecon.structures import triangulate
 from tests.appearance.test_texture import SIZE, as_float, assets, on_skin, take_photo, truth
 
 __all__ = ["assets", "truth"]  # fixtures
@@ -88,3 +92,33 @@ def test_teeth_take_their_colour_from_between_open_lips(assets, truth):
     yellow, plain = (float(c[2] / c[0]) for c in front)
     assert yellow < plain - 0.04
     assert float(front[1].max()) < 0.85
+
+
+def test_lips_before_teeth_are_no_outline() -> None:
+    """A step of 2 cm down to the background is one; the same step from a lip to the teeth behind it is not."""
+    depth = torch.full((12, 12), 0.50)
+    depth[4:, 4:8] = 0.52
+    inner = torch.zeros(12, 12, dtype=torch.bool)
+    assert _outline(depth, inner)[4, 4:8].all()
+    inner[4:, 4:8] = True
+    assert not _outline(depth, inner).any()
+    inner[4:, 6:8] = False  # half of the hole is skin farther back
+    assert _outline(depth, inner)[4, 6:8].all()
+
+
+def test_eyes_of_few_pixels_do_not_tell_the_colour_of_the_light(assets, truth) -> None:
+    photo = take_photo(assets, truth)
+    triangles, owner = triangulate(assets.faces)
+    part = torch.from_numpy(assets.face_part[owner].astype(np.int64))
+    points = torch.from_numpy(assets.v_template)
+    view = look(photo, points, torch.from_numpy(triangles.astype(np.int32)), part, 400)
+    assert view is not None
+    eyes = torch.isin(view.part, torch.tensor([assets.part_names.index(n) for n in ("leye", "reye")]))
+    shaded = torch.linspace(0.5, 0.9, int(eyes.sum()))[:, None] * torch.tensor([1.0, 0.9, 0.85])
+    image = view.image_srgb.clone()
+    image[eyes] = shaded
+    view = dataclasses.replace(view, image_srgb=image, metres_per_px=0.5e-3)
+    white = _eye_white(assets, view)
+    assert white is not None
+    assert float(white[0] / white[2]) == pytest.approx((1 / 0.85) ** 2.2, rel=0.08)
+    assert _eye_white(assets, dataclasses.replace(view, metres_per_px=1.2e-3)) is None
