@@ -1,5 +1,7 @@
 """Every setting of `headrecon reconstruct`, with its help, type and range; and how presets, files and flags combine.
 
+Other commands have a class of settings of their own (`tracking.settings`); the functions here take it as `kind`.
+
 A setting is a dataclass field. Later sources win: defaults here, then the preset (`configs/<name>.yaml`, which holds
 only differences), then a user's YAML file, then single settings such as `texture.size=2048`. Whatever is unknown, of
 the wrong type or out of range raises InputError and names the nearest valid key.
@@ -119,6 +121,10 @@ class ReconstructConfig:
     output: OutputConfig = field(default_factory=OutputConfig)
 
 
+#: A class of settings: `ReconstructConfig` or another command's.
+Config = typing.TypeVar("Config")
+
+
 @dataclass(frozen=True)
 class Setting:
     """One setting as the command line and the docs see it."""
@@ -133,16 +139,25 @@ class Setting:
     choices: tuple[str, ...] | None = None
 
 
-def settings() -> dict[str, Setting]:
+def settings(kind: type = ReconstructConfig) -> dict[str, Setting]:
     """Every setting by its dotted key (`texture.size`), in the order of the dataclasses."""
-    return {s.key: s for s in _walk(ReconstructConfig, "")}
+    return {s.key: s for s in _walk(kind, "")}
 
 
-def preset_names() -> tuple[str, ...]:
-    """The presets that come with headrecon, quickest first."""
+def preset_names(kind: type = ReconstructConfig) -> tuple[str, ...]:
+    """The presets that come with headrecon, quickest first.
+
+    Their files are named `<name>.yaml` for `reconstruct`, `<command>_<name>.yaml` for the class of another command.
+    """
     order = {"draft": 0, "default": 1, "high": 2}
-    names = (entry.name.removesuffix(".yaml") for entry in _preset_folder().iterdir() if entry.name.endswith(".yaml"))
-    return tuple(sorted(names, key=lambda name: (order.get(name, len(order)), name)))
+    prefix = _preset_prefix(kind)
+    files = (entry.name.removesuffix(".yaml") for entry in _preset_folder().iterdir() if entry.name.endswith(".yaml"))
+    names = (name.removeprefix(prefix) for name in files if name.startswith(prefix))
+    return tuple(sorted((n for n in names if "_" not in n), key=lambda name: (order.get(name, len(order)), name)))
+
+
+def _preset_prefix(kind: type) -> str:
+    return getattr(kind, "PRESET_PREFIX", "")
 
 
 def resolve(
@@ -152,24 +167,31 @@ def resolve(
 
     The preset is the argument, else `values["preset"]`, else "default". Raises InputError.
     """
-    flat = flatten(values, "the configuration")
+    return resolve_kind(ReconstructConfig, preset, values, overrides)
+
+
+def resolve_kind(
+    kind: type[Config], preset: str | None = None, values: Any = None, overrides: Mapping[str, Any] | None = None
+) -> Config:
+    """`resolve` for the settings of any command."""
+    flat = flatten(values, "the configuration", kind)
     chosen = preset if preset is not None else flat.get("preset", "default")
-    merged = {**_read_preset(chosen), **flat, **dict(overrides or {}), "preset": chosen}
-    return _build(ReconstructConfig, "", {key: check_value(key, value) for key, value in merged.items()})
+    merged = {**_read_preset(chosen, kind), **flat, **dict(overrides or {}), "preset": chosen}
+    return _build(kind, "", {key: check_value(key, value, None, kind) for key, value in merged.items()})
 
 
-def parse_assignment(text: str) -> tuple[str, Any]:
+def parse_assignment(text: str, kind: type = ReconstructConfig) -> tuple[str, Any]:
     """Split `key=value` as given to `--set` and read the value. Raises InputError."""
     key, equals, value = text.partition("=")
     if not equals:
         raise InputError(f"--set expects key=value, such as texture.size=2048; found {text!r}")
-    return key.strip(), read_value(key.strip(), value.strip(), f"--set {key.strip()}")
+    return key.strip(), read_value(key.strip(), value.strip(), f"--set {key.strip()}", kind)
 
 
-def read_value(key: str, text: str, name: str | None = None) -> Any:
+def read_value(key: str, text: str, name: str | None = None, kind: type = ReconstructConfig) -> Any:
     """The value of a setting from what was typed for it; `name` is how messages call it. Raises InputError."""
-    spec = known_setting(key, name or "")
-    return check_value(key, text if spec.type is str else parse_yaml(text, name or key), name)
+    spec = known_setting(key, name or "", kind)
+    return check_value(key, text if spec.type is str else parse_yaml(text, name or key), name, kind)
 
 
 def parse_yaml(text: str, source: str) -> Any:
@@ -184,25 +206,25 @@ def parse_yaml(text: str, source: str) -> Any:
         raise InputError(f"{source}{where}: not valid YAML ({getattr(error, 'problem', None) or error})") from error
 
 
-def as_dict(config: ReconstructConfig) -> dict[str, Any]:
+def as_dict(config: Any) -> dict[str, Any]:
     """The configuration as nested plain values, as `config.yaml` and `head.json` hold it."""
     return dataclasses.asdict(config)
 
 
-def as_yaml(config: ReconstructConfig) -> str:
+def as_yaml(config: Any) -> str:
     """The text of `config.yaml`: every setting, so that the run can be repeated with `--config config.yaml`."""
     import yaml
 
     return yaml.safe_dump(as_dict(config), sort_keys=False, allow_unicode=True)
 
 
-def flatten(values: Any, source: str) -> dict[str, Any]:
+def flatten(values: Any, source: str, kind: type = ReconstructConfig) -> dict[str, Any]:
     """Nested mappings to dotted keys, checked against the known settings. Raises InputError."""
     if values is None:  # an empty YAML file
         return {}
     if not isinstance(values, Mapping):
         raise InputError(f"{source}: expected settings as `key: value`, found {type(values).__name__}")
-    sections = {key.partition(".")[0] for key in settings() if "." in key}
+    sections = {key.partition(".")[0] for key in settings(kind) if "." in key}
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if key in sections and isinstance(value, Mapping):
@@ -212,13 +234,13 @@ def flatten(values: Any, source: str) -> dict[str, Any]:
         else:
             flat[str(key)] = value
     for key in flat:
-        known_setting(key, source)
+        known_setting(key, source, kind)
     return flat
 
 
-def known_setting(key: str, source: str = "") -> Setting:
+def known_setting(key: str, source: str = "", kind: type = ReconstructConfig) -> Setting:
     """The setting of that dotted key. Raises InputError that names the nearest valid key."""
-    known = settings()
+    known = settings(kind)
     if key in known:
         return known[key]
     by_tail = [k for k in known if k.rpartition(".")[2] == key]
@@ -228,12 +250,12 @@ def known_setting(key: str, source: str = "") -> Setting:
     raise InputError(f"{source + ': ' if source else ''}unknown setting {key!r}; {hint}")
 
 
-def check_value(key: str, value: Any, name: str | None = None) -> Any:
+def check_value(key: str, value: Any, name: str | None = None, kind: type = ReconstructConfig) -> Any:
     """The value of a setting in its own type; `name` is how messages call it (default: the key).
 
     Raises InputError that says what was expected and found.
     """
-    spec, name = known_setting(key), name or key
+    spec, name = known_setting(key, "", kind), name or key
     if value is None and spec.optional:
         return None
     converted = _convert(spec, value, name)
@@ -303,9 +325,9 @@ def _preset_folder() -> Any:
     return importlib.resources.files("headrecon") / "configs"
 
 
-def _read_preset(name: Any) -> dict[str, Any]:
-    names = preset_names()
+def _read_preset(name: Any, kind: type) -> dict[str, Any]:
+    names = preset_names(kind)
     if name not in names:
         raise InputError(f"unknown preset {name!r}; the presets are {', '.join(names)}{_nearest(name, names)}")
-    text = (_preset_folder() / f"{name}.yaml").read_text(encoding="utf-8")
-    return flatten(parse_yaml(text, f"preset {name}"), f"preset {name}")
+    text = (_preset_folder() / f"{_preset_prefix(kind)}{name}.yaml").read_text(encoding="utf-8")
+    return flatten(parse_yaml(text, f"preset {name}"), f"preset {name}", kind)

@@ -8,6 +8,7 @@ and camera.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -59,13 +60,23 @@ class LandmarkFitter:
         with one_blas_thread():
             self.models = FitModels.build(assets)
 
+    def with_options(self, options: FitOptions) -> LandmarkFitter:
+        """The same head model, fitted in another way."""
+        out = copy.copy(self)
+        out.options = options
+        return out
+
     def fit(
         self,
         observations: FaceObservation | Sequence[FaceObservation],
         hints: CameraHint | Sequence[CameraHint] | None = None,
         knowledge: MetricKnowledge | None = None,
+        one_camera: bool = False,
     ) -> LandmarkFit:
-        """Fit one photo, or several of the same person. See `fit_landmarks`."""
+        """Fit one photo, or several of the same person. See `fit_landmarks`.
+
+        one_camera: all pictures were taken with one focal length, as the frames of a video are.
+        """
         many = [observations] if isinstance(observations, FaceObservation) else list(observations)
         if not many:
             raise InputError("fitting needs at least one observed face, found none")
@@ -74,7 +85,8 @@ class LandmarkFitter:
         if len(hints) != len(many):
             raise InputError(f"expected one camera hint per photo ({len(many)}), found {len(hints)}")
         with one_blas_thread():
-            return _Fit(self, many, hints, knowledge or MetricKnowledge()).run()
+            shared = ("betas", "log_focal") if one_camera else ("betas",)
+            return _Fit(self, many, hints, knowledge or MetricKnowledge(), shared).run()
 
 
 def fit_landmarks(
@@ -102,7 +114,9 @@ class _Fit:
         observations: Sequence[FaceObservation],
         hints: Sequence[CameraHint],
         knowledge: MetricKnowledge,
+        shared: tuple[str, ...] = ("betas",),
     ) -> None:
+        self.shared = shared  # what all views have in common
         self.assets, self.models = fitter.assets, fitter.models
         self.options = fitter.options
         self.knowledge = knowledge
@@ -114,7 +128,7 @@ class _Fit:
         width, height = observation.image_size
         principal = np.array(hint.principal if hint.principal is not None else (width / 2, height / 2), float)
         geometry = ViewGeometry(self.models.anchor, self.models.root, principal)
-        head_view = HeadView(self.models.points.layout, geometry, view_block_names(index))
+        head_view = HeadView(self.models.points.layout, geometry, view_block_names(index, self.shared))
         focal = focal_prior((width, height), self.knowledge.focal_hint() or hint.focal)
         frame = EyeFrame.of(marks)
         if frame.scale_px < 4:
@@ -180,7 +194,8 @@ class _Fit:
     def _solve_all(self, values: Mapping[str, np.ndarray]) -> tuple[Solution, Problem]:
         blocks = [self._identity(), self.options.iris.block(IRIS_BLOCK)]
         for view in self.views:
-            blocks += self._view_blocks(view)
+            known = {b.name for b in blocks}
+            blocks += [b for b in self._view_blocks(view) if b.name not in known]
         empty = Problem(blocks, [])
         state = empty.unpack(empty.pack(values))
         for index in range(self.options.outer_rounds):

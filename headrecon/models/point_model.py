@@ -107,6 +107,12 @@ class PointModel:
         out._starts = np.searchsorted(out._pair_point, np.arange(len(ids)))
         return out
 
+    def shifted(self, offsets: Float[np.ndarray, "L 3"]) -> PointModel:
+        """A model of points that lie `offsets` (metres, at rest) beside these and move with them."""
+        out = copy.copy(self)
+        out._x0 = self._x0 + self._omega[:, None] * offsets[self._pair_point]
+        return out
+
     def _sum_pairs(self, values: Float[np.ndarray, "N *D"]) -> Float[np.ndarray, "L *D"]:
         """Add up the pairs of each landmark. Every landmark has a pair, as skinning weights sum to one."""
         if self.num_points == 0:

@@ -44,13 +44,13 @@ _CHIP_YAW, _CHIP_GAIN = 0.5, 0.15
 class SeenFrame:
     """What one frame showed. points: 478 in pixels (z in the same scale), or None where nobody was seen.
 
-    shot: counts cuts from 0. found: the face was detected anew in this frame, rather than followed.
+    shot: counts cuts from 0. mine: it is the person who was followed first, not somebody else after a cut.
     """
 
     presence: float
     shot: int
     points: Float[np.ndarray, "478 3"] | None = None
-    found: bool = False
+    mine: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,12 +74,13 @@ class FollowState:
     """All that following hands from frame to frame, as arrays and numbers, so that it can be written and read again.
 
     points: where the face was last; missed: frames since then (0: it is held). chip: the person's face as
-    `face_identity` takes it, the most frontal so far, turned by chip_yaw (radians).
+    `face_identity` takes it, the most frontal so far, turned by chip_yaw (radians). mine: see `SeenFrame`.
     """
 
     points: Float[np.ndarray, "478 3"] | None = None
     missed: int = 0
     shot: int = 0
+    mine: bool = True
     chip: UInt8[np.ndarray, "150 150 3"] | None = None
     chip_yaw: float = math.pi
     histogram: Float[np.ndarray, " B"] = field(default_factory=lambda: np.zeros(0))
@@ -99,9 +100,9 @@ def follow(
             mesh = None if cut else mesh
     shot = state.shot + int(cut)
     state = replace(state, histogram=histogram, shot=shot, missed=0 if cut else state.missed)
-    found = False
+    mine = state.mine
     if mesh is None and (state.missed < _SEARCH_AT_ONCE or state.missed % _SEARCH_EVERY == 0):
-        mesh, found = _searched(image_srgb, state, follower, cut), True
+        mesh, mine = _searched(image_srgb, state, follower, cut)
     if mesh is None:
         return SeenFrame(0.0, shot), replace(state, missed=state.missed + 1)
     points = mesh.points
@@ -109,8 +110,8 @@ def follow(
         points = points.copy()
         for which in (RIGHT_IRIS, LEFT_IRIS):
             points[which : which + 5] = measured_iris(image_srgb, mesh.points, which, follower.networks.iris)
-    state = replace(state, points=mesh.points, missed=0)
-    return SeenFrame(mesh.presence, shot, points, found), _with_chip(image_srgb, state)
+    state = replace(state, points=mesh.points, missed=0, mine=mine)
+    return SeenFrame(mesh.presence, shot, points, mine), _with_chip(image_srgb, state) if mine else state
 
 
 def colour_histogram(image_srgb: UInt8[np.ndarray, "H W 3"]) -> Float[np.ndarray, " B"]:
@@ -178,33 +179,38 @@ def _one_look(image: np.ndarray, look: Look, roi, network: MeshNetwork) -> FaceM
     return FaceMesh(region.to_image(seen), presence, region)
 
 
-def _searched(image: np.ndarray, state: FollowState, follower: Follower, cut: bool) -> FaceMesh | None:
-    """A face found by the detector: of the person who was followed before, if there was one."""
+def _searched(image: np.ndarray, state: FollowState, follower: Follower, cut: bool) -> tuple[FaceMesh | None, bool]:
+    """A face found by the detector, and whether it is the person who was followed first."""
     seen = observe_faces(image, follower.networks, looks=(Look(),))
     seen = [o for o in seen if eye_distance_px(o) >= MIN_EYE_DISTANCE_PX]
     if not seen:
-        return None
+        return None, state.mine
     if state.chip is None:
         index = follower.face or 0
-        chosen = seen[index] if index < len(seen) else None
+        chosen, mine = (seen[index] if index < len(seen) else None), True
     else:
-        chosen = _again(image, seen, state, follower, cut)
+        chosen, mine = _again(image, seen, state, follower, cut)
     if chosen is None:
-        return None
+        return None, state.mine
     mesh = _looked_at(image, chosen.landmarks.astype(np.float64), follower)
-    return mesh if mesh.presence >= _HELD_PRESENCE else None
+    return (mesh if mesh.presence >= _HELD_PRESENCE else None), mine
 
 
 def _again(
     image: np.ndarray, seen: list[FaceObservation], state: FollowState, follower: Follower, cut: bool
-) -> FaceObservation | None:
-    """The person who was lost; after a cut somebody else will do, as a segment of their own."""
+) -> tuple[FaceObservation | None, bool]:
+    """The person who was lost. After a cut somebody else will do, and is then followed to the next cut."""
     if state.points is not None and not cut:
-        seen = sorted(seen, key=lambda o: float(np.linalg.norm(_centre(o.landmarks) - _centre(state.points))))
-    if follower.same is not None and state.chip is not None:
-        mine = [o for o in seen if follower.same(state.chip, face_chip(image, o))]
-        return mine[0] if mine else seen[0] if cut else None
-    return seen[0]
+        last = _centre(state.points)
+        seen = sorted(seen, key=lambda o: float(np.linalg.norm(_centre(o.landmarks) - last)))
+    if follower.same is None or state.chip is None:
+        return seen[0], state.mine
+    chip = state.chip
+    own = [o for o in seen if follower.same(chip, face_chip(image, o))]
+    if own:
+        return own[0], True
+    anybody = cut or not state.mine or state.points is None
+    return (seen[0], False) if anybody else (None, state.mine)
 
 
 def _inside(points: np.ndarray, shape: tuple[int, ...]) -> bool:
@@ -224,3 +230,17 @@ def _size(points: np.ndarray) -> float:
 def _at_same_place(points: np.ndarray, before: np.ndarray) -> bool:
     boxes = [np.concatenate([p[:MESH_POINTS, :2].min(0), p[:MESH_POINTS, :2].max(0)]) for p in (points, before)]
     return bool(intersection_over_union(boxes[0], boxes[1][None])[0] > _SAME_PLACE)
+
+
+def look_again(
+    image_srgb: UInt8[np.ndarray, "H W 3"],
+    points: Float[np.ndarray, "478 3"],
+    networks: Networks,
+    looks: Sequence[Look],
+) -> Float[np.ndarray, "478 3"]:
+    """The points of a face that is at about `points`, read as carefully as in a photo: several looks, both irises."""
+    read = _looked_at(image_srgb, points, Follower(networks, looks)).points
+    out = read.copy()
+    for which in (RIGHT_IRIS, LEFT_IRIS):
+        out[which : which + 5] = measured_iris(image_srgb, read, which, networks.iris)
+    return out

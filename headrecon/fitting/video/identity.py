@@ -1,0 +1,87 @@
+"""Who the person in a video is: identity, focal length and scale from the keyframes together, once for the clip."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.landmarks import visibility_of
+from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.photo import CameraHint, LandmarkFit, LandmarkFitter
+from headrecon.fitting.video.openings import Openings
+from headrecon.fitting.video.personal import PersonalHead, PointError, personal_head, personal_offsets
+from headrecon.geometry.cameras import project_points
+from headrecon.geometry.mesh import vertex_normals
+from headrecon.models.posed_mesh import embed, posed_vertices
+from headrecon.structures import FaceObservation
+
+#: Frames of one clip repeat the detector's mistakes about this person: however many there are, they count as so many
+#: photos. A turned frame errs in its own way, so it is more than one.
+_WORTH = 3.0
+#: For the estimate of shape, which looks at the same skin in every frame.
+_SHAPE_WORTH = 2.0
+
+
+@dataclass(frozen=True)
+class ClipIdentity:
+    """What is fixed for a whole clip. fit: of the keyframes, in their order; person: the head that frames are compared
+    with; openings: how far this person's eyes are usually open."""
+
+    fit: LandmarkFit
+    betas: Float[np.ndarray, " Nb"]
+    focal_px: float
+    person: PersonalHead
+    openings: Openings
+
+
+def fit_identity(
+    fitter: LandmarkFitter,
+    keyframes: Sequence[FaceObservation],
+    followed: Sequence[Float[np.ndarray, "478 3"]],
+    knowledge: MetricKnowledge,
+    openings: Openings,
+) -> ClipIdentity:
+    """Fit all keyframes jointly, with one focal length, and prepare the head for tracking. Raises InputError.
+
+    keyframes: seen as carefully as photos; followed: the same faces' points as they are seen in every frame.
+    """
+    count = len(keyframes)
+    shared = _clip_fitter(fitter, count)
+    fit = shared.fit(list(keyframes), CameraHint(), knowledge, one_camera=True)
+    betas = fit.flat[0, fit.layout.slices["betas"]].copy()
+    person = personal_head(fitter.assets, betas)
+    errors = [_error(fitter, fit, i, points) for i, points in enumerate(followed)]
+    person = person.with_offsets(personal_offsets(errors, person.interocular_m))
+    return ClipIdentity(fit, betas, float(fit.view_figures[0]["focal_px"].value), person, openings)
+
+
+def _clip_fitter(fitter: LandmarkFitter, count: int) -> LandmarkFitter:
+    """The fitter with evidence that counts as much as `count` frames of one clip are worth."""
+    options = fitter.options
+    share = min(1.0, _WORTH / count)
+    options = replace(
+        options,
+        noise=options.noise.scaled(share**-0.5, 1.0),
+        stated_noise=None if options.stated_noise is None else options.stated_noise.scaled(share**-0.5, 1.0),
+        shape_trust=options.shape_trust * min(1.0, _SHAPE_WORTH / count),
+    )
+    return fitter.with_options(options)
+
+
+def _error(fitter: LandmarkFitter, fit: LandmarkFit, index: int, marks: Float[np.ndarray, "478 3"]) -> PointError:
+    """How one keyframe's points miss the head that was fitted to all of them."""
+    models, flat = fitter.models, fit.flat[index]
+    vertices = posed_vertices(models.assets, models.points, flat)
+    normals = vertex_normals(vertices, models.triangles)
+    at = embed(vertices, models.marks)
+    observed = np.concatenate([marks[: groups.NUM_MESH, :2], groups.iris_centers_px(marks)])
+    pixels, depth = project_points(at, fit.pinholes[index])
+    share = visibility_of(embed(normals, models.marks), at)
+    share[list(groups.FOREHEAD)] *= 0.3
+    turn = flat[fit.layout.slices["global_orient"]]
+    scale = float(fit.pinholes[index].Ks[0, 0] / np.median(depth))
+    return PointError(observed - pixels, share, turn, scale)

@@ -1,0 +1,110 @@
+"""How far lids and lips are open: what the detector says of a person's openings, and what the head is asked to show.
+
+On videos of three people the detector's lids are 0.01 to 0.03 eye distances apart when an eye is shut, and its inner
+lips below 0.004 when they touch; open, both follow the face. Between these the model's own openings are interpolated, so
+that a shut eye is shut and closed lips touch whatever the head's eyes and mouth are like at rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+
+from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.landmarks import HeadFrame
+from headrecon.fitting.least_squares import Values
+from headrecon.fitting.parameters import HeadView
+from headrecon.fitting.robust import Huber, Kernel
+from headrecon.fitting.video.personal import LEFT_LIDS, PAIRS, RIGHT_LIDS, PersonalHead
+from headrecon.models.point_model import PointModel
+
+#: Detected heights of shut lids and of lips that touch, eye distances.
+SHUT_LIDS, TOUCHING_LIPS = 0.016, 0.003
+#: Where a person's open eyes are read: the share of frames that are less open.
+OPEN_PERCENTILE = 75.0
+#: A clip in which nobody opens the eyes further than this says nothing about open eyes.
+_LEAST_OPEN = 0.05
+#: Deviations in eye distances: of lids, of lips that touch, and the share of an opening that is added to them.
+_LID_SIGMA, _LIP_SIGMA, _SHARE = 0.008, 0.004, 0.08
+_LIDS = len(RIGHT_LIDS) + len(LEFT_LIDS)
+
+
+@dataclass(frozen=True)
+class Openings:
+    """A person's open lids as detected, in eye distances: one height per pair of lid points (right eye, left eye)."""
+
+    open_lids: Float[np.ndarray, "6"]
+
+    @staticmethod
+    def of(heights: Float[np.ndarray, "T 11"]) -> Openings:
+        """From the heights (`opening_heights`) of many frames."""
+        lids = np.percentile(heights[:, :_LIDS], OPEN_PERCENTILE, axis=0)
+        return Openings(np.maximum(lids, _LEAST_OPEN))
+
+    def targets(self, heights: Float[np.ndarray, "11"], person: PersonalHead) -> Float[np.ndarray, "11"]:
+        """Heights that the head should show, metres, for detected ones in eye distances."""
+        lids, lips = heights[:_LIDS], heights[_LIDS:]
+        share = (lids - SHUT_LIDS) / (self.open_lids - SHUT_LIDS)
+        shut, rest = person.shut_gaps_m[:_LIDS], person.gaps_m[:_LIDS]
+        return np.concatenate(
+            [
+                shut + np.maximum(share, 0.0) * (rest - shut),
+                person.gaps_m[_LIDS:] + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
+            ]
+        )
+
+
+def opening_heights(marks: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "11"]:
+    """Distance between the points of each of `PAIRS` in the image, in eye distances."""
+    upper, lower = (marks[[pair[i] for pair in PAIRS], :2] for i in (0, 1))
+    return np.linalg.norm(upper - lower, axis=1) / groups.interocular_px(marks)
+
+
+@dataclass(frozen=True)
+class OpeningResidual:
+    """Height of the upper points above the lower ones along the face's own vertical in the image, against a target."""
+
+    view: HeadView
+    points: PointModel  # upper points, then lower ones
+    down: Float[np.ndarray, "2"]  # unit vector in the image
+    target_px: Float[np.ndarray, " N"]
+    sigma_px: Float[np.ndarray, " N"]
+    name: str = "openings"
+    kernel: Kernel = field(default_factory=lambda: Huber(4.0))
+    group: int = 1
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        return self.view.blocks
+
+    def evaluate(self, values: Values) -> Float[np.ndarray, " M"]:
+        pixels = self.view.project(values, self.points.evaluate(self.view.flat(values)))
+        return self._residual(pixels @ self.down)
+
+    def _residual(self, along: np.ndarray) -> np.ndarray:
+        count = len(self.target_px)
+        return (along[count:] - along[:count] - self.target_px) / self.sigma_px
+
+    def linearize(self, values: Values) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M K"]]:
+        points, jac = self.points.jacobian(self.view.flat(values))
+        weights = np.broadcast_to(self.down, (len(points), 1, 2))
+        pixels, columns = self.view.project_linear(values, points, jac, weights)
+        count, columns = len(self.target_px), columns[:, 0]
+        return self._residual(pixels @ self.down), (columns[count:] - columns[:count]) / self.sigma_px[:, None]
+
+
+def opening_residual(
+    person: PersonalHead, view: HeadView, openings: Openings, marks: Float[np.ndarray, "478 D"], frame: HeadFrame
+) -> OpeningResidual:
+    """What a frame says about lids and lips."""
+    heights = opening_heights(marks)
+    base = np.where(np.arange(len(PAIRS)) < _LIDS, _LID_SIGMA, _LIP_SIGMA)
+    return OpeningResidual(
+        view,
+        person.pairs,
+        frame.axes[1],
+        openings.targets(heights, person) * frame.scale_px / person.interocular_m,
+        (base + _SHARE * heights) * frame.scale_px,
+    )

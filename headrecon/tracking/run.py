@@ -1,0 +1,320 @@
+"""A video to a track: the stages in their order. `headrecon.track` is this module's.
+
+open -> follow the face -> choose segment and keyframes -> identity, focal length, scale -> every frame -> smooth ->
+`TrackResult`, whose `save` writes the output folder (`tracking.outputs`). What a killed run has finished is used again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from headrecon import stages
+from headrecon.config import ReconstructConfig, as_dict, resolve_kind
+from headrecon.errors import InputError
+from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.video.frame_fit import FrameFitter
+from headrecon.fitting.video.identity import ClipIdentity, fit_identity
+from headrecon.fitting.video.keyframes import choose_keyframes
+from headrecon.fitting.video.openings import Openings
+from headrecon.fitting.video.smoothing import noise_level, smooth
+from headrecon.io.runs import Timings, versions
+from headrecon.io.video_reader import VideoInfo, VideoReader
+from headrecon.io.work_folder import WorkFolder, work_folder
+from headrecon.perception.face_following import Follower, as_observation
+from headrecon.perception.face_landmarks import LOOKS, Look
+from headrecon.pipeline import load_engine
+from headrecon.stages import Engine
+from headrecon.structures import POSE_FIELDS, Cameras, FaceObservation, HeadParams, Licence, Track
+from headrecon.tracking.frames import FittedFrames, fit_all
+from headrecon.tracking.seen import look_at_all, seen_chunks
+from headrecon.tracking.segments import ClipFeatures, Segment, choose_segment
+from headrecon.tracking.settings import TrackConfig
+
+Progress = Callable[[str, float], None]
+#: Share of the work when a stage begins, for progress: looking, identity, frames, smoothing, writing.
+_LOOK, _IDENTITY, _FRAMES, _SMOOTH, _WRITE = 0.02, 0.25, 0.3, 0.62, 0.64
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """A person followed through a video, and everything that led to it.
+
+    track: the result. identity: what the keyframes gave. keyframes: index in the video and picture of each. errors:
+    distance of the visible points per frame as a share of the eye distance (NaN: nobody seen). segments: the clip's
+    shots, of which `segment` was tracked.
+    """
+
+    config: TrackConfig
+    video: VideoInfo
+    track: Track
+    identity: ClipIdentity
+    keyframes: tuple[tuple[int, FaceObservation], ...]
+    engine: Engine
+    errors: Float[np.ndarray, " T"]
+    raw: FittedFrames
+    segments: tuple[Segment, ...]
+    segment: Segment
+    licences: tuple[Licence, ...]
+    warnings: tuple[str, ...] = ()
+    timings: Timings = field(default_factory=Timings)
+
+
+def track(
+    video: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    config: TrackConfig | None = None,
+    *,
+    engine: Engine | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Track:
+    """Follow a person through a video and write the output folder (docs/formats.md).
+
+    config: all settings (`headrecon.config.resolve_kind` makes one from a preset); settings: single ones by key with
+    "__" for ".", such as `motion__smooth=0.0`. engine: a loaded model and networks to use again. progress: called with
+    the stage and the share done. Memory does not grow with the video's length beyond some hundred bytes a frame.
+    A run that is stopped goes on where it was when it is started again with the same video, folder and settings.
+    Raises InputError, NoFaceFound, AssetError or NetworkUnavailable, each saying what to do.
+    """
+    from headrecon.io.runs import check_output_folder
+    from headrecon.tracking.outputs import write_outputs
+
+    if config is not None and settings:
+        raise InputError("track takes either a config or single settings, found both; put them into the config")
+    config = config or resolve_kind(TrackConfig, overrides={k.replace("__", "."): v for k, v in settings.items()})
+    check_output_folder(out_dir, overwrite)
+    with tracked(video, out_dir, config, engine, progress) as (result, work):
+        write_outputs(result, Path(out_dir), overwrite, _from(_WRITE, progress))
+        work.remove()
+    return result.track
+
+
+@contextmanager
+def tracked(
+    video: str | os.PathLike[str],
+    out_dir: str | os.PathLike[str],
+    config: TrackConfig,
+    engine: Engine | None,
+    progress: Progress | None,
+) -> Iterator[tuple[TrackResult, WorkFolder]]:
+    """The track, while its working folder beside `out_dir` is held; nothing is written to `out_dir`."""
+    report = progress or (lambda stage, fraction: None)
+    report("opening the video", 0.0)
+    reader = VideoReader(video)
+    timings = Timings()
+    with work_folder(out_dir, _job(reader, config)) as work:
+        with timings.stage("load"):
+            engine = engine or load_engine(_engine_config(config), _from(0.0, progress))
+        yield _Run(reader, config, engine, work, report, timings).result(), work
+
+
+def _engine_config(config: TrackConfig) -> ReconstructConfig:
+    return replace(ReconstructConfig(), model=config.model, age=config.age)
+
+
+def _from(start: float, progress: Progress | None) -> Progress:
+    report = progress or (lambda stage, fraction: None)
+    return lambda stage, fraction: report(stage, max(start, fraction))
+
+
+def _job(reader: VideoReader, config: TrackConfig) -> dict[str, Any]:
+    """What makes two runs the same: the file, the settings that the kept parts depend on, and the program."""
+    path, size = reader.path, reader.path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:  # both ends and the size tell videos apart; all of it may be gigabytes
+        digest.update(stream.read(1 << 20))
+        stream.seek(max(0, size - (1 << 20)))
+        digest.update(stream.read(1 << 20))
+    settings = as_dict(config)
+    for name in ("output", "texture"):
+        settings.pop(name)
+    settings["motion"].pop("smooth")
+    found = versions()
+    return {"schema": "headrecon.track-work/1", "size": size, "sha256": digest.hexdigest(), "settings": settings,
+            "versions": {k: found[k] for k in ("headrecon", "numpy", "av") if k in found}}  # fmt: skip
+
+
+class _Run:
+    """One run: holds what the stages hand to each other."""
+
+    def __init__(
+        self,
+        reader: VideoReader,
+        config: TrackConfig,
+        engine: Engine,
+        work: WorkFolder,
+        report: Progress,
+        timings: Timings,
+    ) -> None:
+        self.reader, self.config, self.engine, self.work = reader, config, engine, work
+        self.report, self.timings = report, timings
+        self.warnings: list[str] = []
+
+    def result(self) -> TrackResult:
+        config, info = self.config, self.reader.info
+        with self.timings.stage("look"):
+            self.warnings += look_at_all(self.reader, self._follower(), self.work, self._frame_progress(
+                "following the face", _LOOK, _IDENTITY))  # fmt: skip
+            clip = ClipFeatures.of(seen_chunks(self.work))
+        segments = clip.segments()
+        segment, warning = choose_segment(segments, config.follow.segment, config.follow.face)
+        self.warnings += [warning] if warning else []
+        shot = clip.of_shot(segment.index)
+        with self.timings.stage("identity"):
+            self.report("finding out who it is", _IDENTITY)
+            identity, keyframes = self._identity(shot)
+        fitter = FrameFitter(identity.person, identity.focal_px, (info.width, info.height), identity.openings)
+        with self.timings.stage("frames"):
+            fitted = fit_all(
+                fitter, self.work, segment.index, self._frame_progress("fitting every frame", _FRAMES, _SMOOTH)
+            )
+        with self.timings.stage("smooth"):
+            self.report("smoothing over time", _SMOOTH)
+            followed = self._track(fitter, identity, fitted)
+        self.warnings += self._doubts(fitted)
+        return TrackResult(
+            config=config,
+            video=info,
+            track=followed,
+            identity=identity,
+            keyframes=tuple(keyframes),
+            engine=self.engine,
+            errors=fitted.errors,
+            raw=fitted,
+            segments=tuple(segments),
+            segment=segment,
+            licences=(*self.engine.assets.licences, *self.engine.networks.licences, *_landmark_licences()),
+            warnings=tuple(dict.fromkeys(self.warnings)),
+            timings=self.timings,
+        )
+
+    def _frame_progress(self, stage: str, start: float, end: float) -> Callable[[int], None]:
+        """Progress by frames done, said every so often."""
+        total = self.reader.info.frames
+
+        def tell(frame: int) -> None:
+            if frame % 15 == 0:
+                share = 0.5 if not total else min(frame / total, 1.0)
+                of = f" of {total}" if total else ""
+                self.report(f"{stage}: frame {frame}{of}", start + share * (end - start))
+
+        self.report(stage, start)
+        return tell
+
+    def _follower(self) -> Follower:
+        follow = self.config.follow
+        looks = (Look(),) if follow.looks == 1 else LOOKS[:: len(LOOKS) // follow.looks][: follow.looks]
+        return Follower(self.engine.networks, looks, follow.irises, follow.face, same_person())
+
+    def _identity(self, shot: ClipFeatures) -> tuple[ClipIdentity, list[tuple[int, FaceObservation]]]:
+        ids = choose_keyframes(shot.features, shot.presence, self.config.keyframes.count)
+        frames = [int(i) for i in shot.frames[ids]]
+        pictures = self.reader.pictures_at(frames)
+        points = self._points_at(frames)
+        faces = [self._look_closely(pictures[i], points[i]) for i in frames]
+        k = self.config.knowledge
+        knowledge = MetricKnowledge(ipd_mm=k.ipd_mm, focal_px=k.focal_px, distance_m=k.distance_m)
+        openings = Openings.of(shot.heights[np.isfinite(shot.heights).all(1)])
+        identity = fit_identity(self.engine.fitter, faces, [points[i] for i in frames], knowledge, openings)
+        return identity, list(zip(frames, faces, strict=True))
+
+    def _points_at(self, frames: list[int]) -> dict[int, np.ndarray]:
+        out = {}
+        for chunk in seen_chunks(self.work):
+            for i in np.flatnonzero(np.isin(chunk.frames, frames)):
+                out[int(chunk.frames[i])] = chunk.points[i]
+        return out
+
+    def _look_closely(self, picture: UInt8[np.ndarray, "H W 3"], points: np.ndarray) -> FaceObservation:
+        """A keyframe's face, seen as well as a photo's."""
+        from headrecon.perception.face_following import look_again
+
+        settings = self.config.keyframes
+        points = look_again(picture, points, self.engine.networks, LOOKS[: settings.looks])
+        face = as_observation(picture, points)
+        refined = self.engine.refined(face, picture) if settings.refine else None
+        return refined or face
+
+    def _track(self, fitter: FrameFitter, identity: ClipIdentity, fitted: FittedFrames) -> Track:
+        """Smoothed states as a track."""
+        seen = np.isfinite(fitted.sigmas[:, 0])
+        states = smoothed(fitter, fitted, self.config.motion.smooth)
+        flats = np.stack([fitter.head.flat(fitter.values(state)) for state in states])
+        layout = fitter.person.points.layout
+        count = len(states)
+        parts = {n: flats[:, layout.slices[n]].astype(np.float32) for n in ("expression", *POSE_FIELDS, "transl")}
+        betas = np.broadcast_to(identity.betas.astype(np.float32), (count, len(identity.betas)))
+        camera = identity.fit.pinholes[0]
+        return Track(
+            model=self.engine.assets.name,
+            expression_names=tuple(self.engine.assets.expression_names),
+            params=HeadParams(betas=betas, **parts),
+            cameras=Cameras(
+                np.broadcast_to(camera.viewmats, (count, 4, 4)), np.broadcast_to(camera.Ks, (count, 3, 3)),
+                camera.width, camera.height,
+            ),
+            frames=fitted.frames.astype(np.int64),
+            timestamps_s=fitted.times_s,
+            confidence=np.where(seen, fitted.confidence, 0.0),
+        ).validate()  # fmt: skip
+
+    def _doubts(self, fitted: FittedFrames) -> list[str]:
+        lost = int((fitted.confidence == 0).sum())
+        out = list(self.identity_warnings) if hasattr(self, "identity_warnings") else []
+        if lost:
+            out.append(f"in {lost} of {len(fitted.frames)} frames nobody was seen; the pose was carried on there")
+        return out
+
+
+def smoothed(fitter: FrameFitter, fitted: FittedFrames, amount: float) -> Float[np.ndarray, "T S"]:
+    """The states smoothed over time; weights stay within their bounds."""
+    free = fitter.free
+    states = fitted.states.copy()
+    sigma = fitted.sigmas[:, free]
+    # What a frame is unsure of it answers alike every time, so its own deviation overstates the noise from frame to
+    # frame: the calm parts of the clip show that, and unsure frames get more of it than sure ones.
+    seen = np.isfinite(sigma[:, 0])
+    if seen.any():
+        level = noise_level(states[:, free], sigma)
+        typical = np.median(sigma[seen], axis=0)
+        noise = sigma / np.maximum(typical, 1e-12) * np.maximum(level, 1e-9)
+        states[:, free] = smooth(fitted.times_s, states[:, free], noise, amount)
+    for block in fitter.blocks:
+        if block.lower is not None and block.upper is not None:
+            s = fitter.slices[block.name]
+            states[:, s] = np.clip(states[:, s], block.lower, block.upper)
+    return states
+
+
+def same_person() -> Callable[[np.ndarray, np.ndarray], bool]:
+    """Whether two crops show one person; the network is loaded when this is first asked."""
+    loaded: list[Any] = []
+
+    def same(a: np.ndarray, b: np.ndarray) -> bool:
+        from headrecon.perception.face_identity import SAME_PERSON, load_face_identity
+
+        if not loaded:
+            loaded.append(load_face_identity())
+        first, second = (loaded[0].embed_chips(np.stack([x, x[:, ::-1]])).mean(0) for x in (a, b))
+        return float(np.linalg.norm(first - second)) < SAME_PERSON
+
+    return same
+
+
+def _landmark_licences() -> tuple[Licence, ...]:
+    from headrecon.licences import licences_of
+
+    return tuple(licences_of(["anny-landmarks"]))
+
+
+__all__ = ["TrackResult", "smoothed", "stages", "track", "tracked"]
