@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headrecon.models.store import load_head
     from headrecon.pipeline import Reconstruction, reconstruct
     from headrecon.structures import Cameras, HeadAssets, HeadParams, Licence, Mesh
+    from headrecon.tracking.run import track
 
 #: Public name -> the module that has it, and its name there.
 _HOMES: dict[str, tuple[str, str]] = {
@@ -42,11 +43,13 @@ _HOMES: dict[str, tuple[str, str]] = {
     "reconstruct": ("headrecon.pipeline", "reconstruct"),
     "reconstruct_batch": ("headrecon.batch", "reconstruct_batch"),
     "resolve_config": ("headrecon.config", "resolve"),
+    "track": ("headrecon.tracking.run", "track"),
 }
 
 __all__ = [
     "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
     "drive", "evaluate_mesh", "evaluate_mesh_files", "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
+    "track",
 ]  # fmt: skip
 
 

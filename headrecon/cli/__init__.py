@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from headrecon import __version__
-from headrecon.cli import bench, doctor, drive, evaluate, licences, models, reconstruct
+from headrecon.cli import bench, doctor, drive, evaluate, licences, models, reconstruct, track
 from headrecon.errors import HeadReconError
 
-COMMANDS = (reconstruct, drive, evaluate, models, licences, doctor, bench)
+COMMANDS = (reconstruct, track, drive, evaluate, models, licences, doctor, bench)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -32,7 +32,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    parser = _Parser(prog="headrecon", description="A photo of a person to a metric, rigged 3D head.")
+    parser = _Parser(prog="headrecon", description="Photos and videos of a person to a metric, rigged 3D head.")
     parser.add_argument("--version", action="version", version=f"headrecon {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in COMMANDS:

@@ -7,11 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrecon.config import Setting, preset_names, settings
+from headrecon.config import ReconstructConfig, Setting, preset_names, settings
 
 if TYPE_CHECKING:
     from headrecon.batch import BatchItem
-    from headrecon.config import ReconstructConfig
 
 ABOUT = "turn a photo of a person into a metric, rigged, textured 3D head"
 
@@ -60,7 +59,7 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
         help=f"where the settings start from: {', '.join(preset_names())} (default: default)",
     )
     for flag, key in FLAGS.items():
-        _add_flag(parser, flag, known[key])
+        add_flag(parser, flag, known[key])
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="settings from a file, such as an earlier run's config.yaml"
     )
@@ -75,7 +74,8 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
     return [parser]
 
 
-def _add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None:
+def add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None:
+    """A flag that stands for a setting."""
     default = "" if spec.default is None or spec.type is bool else f" (default: {spec.default})"
     text = (spec.help + ("" if "(default" in spec.help else default)).replace("%", "%%")
     if spec.type is bool:
@@ -109,7 +109,7 @@ def run(args: argparse.Namespace) -> int:
 def _config_of(args: argparse.Namespace) -> ReconstructConfig:
     from headrecon import config
 
-    values = _read_config(Path(args.config)) if args.config else {}
+    values = read_config(Path(args.config), ReconstructConfig) if args.config else {}
     overrides: dict[str, Any] = {}
     for flag, key in FLAGS.items():
         typed = getattr(args, key)
@@ -119,7 +119,8 @@ def _config_of(args: argparse.Namespace) -> ReconstructConfig:
     return config.resolve(args.preset, values, overrides)
 
 
-def _read_config(path: Path) -> Any:
+def read_config(path: Path, kind: type) -> Any:
+    """Settings of a YAML file by dotted key. Raises InputError."""
     from headrecon import config
     from headrecon.errors import InputError
 
@@ -128,7 +129,7 @@ def _read_config(path: Path) -> Any:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise InputError(f"--config {path}: cannot be read ({reason}); expected a YAML file of settings") from error
-    return config.flatten(config.parse_yaml(text, str(path)), str(path))
+    return config.flatten(config.parse_yaml(text, str(path)), str(path), kind)
 
 
 def _run_single(photo: Path, config: ReconstructConfig, args: argparse.Namespace) -> int:

@@ -35,8 +35,12 @@ class CameraFile:
     images: tuple[str, ...]
 
 
-def write_transforms(path: str | Path, cameras: Cameras, images: Sequence[str]) -> None:
+def write_transforms(
+    path: str | Path, cameras: Cameras, images: Sequence[str], further: Sequence[Mapping[str, Any]] = ()
+) -> None:
     """Write `transforms.json`, one frame per camera. Intrinsics are given once when shared, else in every frame.
+
+    further: what else to say of each frame, such as its `mask_path`.
 
     Raises ShapeError when the numbers of cameras and images differ or K has skew, InputError when it cannot be written.
     """
@@ -53,8 +57,10 @@ def write_transforms(path: str | Path, cameras: Cameras, images: Sequence[str]) 
     intrinsics = [_intrinsics(k, cameras.width, cameras.height) for k in ks]
     shared = all(entry == intrinsics[0] for entry in intrinsics)
     frames = [
-        {"file_path": image, **({} if shared else entry), "transform_matrix": matrix}
-        for image, entry, matrix in zip(images, intrinsics, transforms, strict=True)
+        {"file_path": image, **({} if shared else entry), **more, "transform_matrix": matrix}
+        for image, entry, more, matrix in zip(
+            images, intrinsics, further or [{}] * len(images), transforms, strict=True
+        )
     ]
     head = {"camera_model": "OPENCV", **(intrinsics[0] if shared and intrinsics else {})}
     write_json(path, {**head, "frames": frames}, digits=12)

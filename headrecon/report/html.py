@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from headrecon.report.figure_names import figure_name
 from headrecon.structures import Licence
 
-_STYLE = """
+PAGE_STYLE = """
 :root{color-scheme:light dark;--ink:#1d1f23;--soft:#646a73;--paper:#fbfbfc;--card:#fff;--line:#e3e5e9;
 --good:#1a7f4b;--warn:#9a6300;--bad:#b3261e}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#9aa1ab;--paper:#15171a;--card:#1d2024;--line:#31353b;
@@ -80,7 +80,7 @@ def report_html(content: ReportContent) -> str:
         '<html lang="en"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{title} · headrecon</title><style>{_STYLE}</style></head><body><main>",
+        f"<title>{title} · headrecon</title><style>{PAGE_STYLE}</style></head><body><main>",
         f"<h1>{title}</h1>",
         f'<p class="soft">{_verdict(content.licences)}</p>',
         *(f'<p class="note">{html.escape(text)}</p>' for text in content.warnings),
@@ -185,10 +185,11 @@ def _section(title: str, body: str) -> str:
 
 
 def _picture(alt: str, image: UInt8[np.ndarray, "H W 3"]) -> str:
-    return f'<img alt="{html.escape(alt)}" src="{_jpeg(image)}">'
+    return f'<img alt="{html.escape(alt)}" src="{jpeg_source(image)}">'
 
 
-def _jpeg(image: UInt8[np.ndarray, "H W 3"]) -> str:
+def jpeg_source(image: UInt8[np.ndarray, "H W 3"]) -> str:
+    """A picture as the address of itself, for `<img src>`."""
     from PIL import Image
 
     stream = io.BytesIO()

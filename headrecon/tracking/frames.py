@@ -53,7 +53,6 @@ def fit_all(
     work: WorkFolder,
     shot: int,
     progress: Callable[[int], None],
-
 ) -> FittedFrames:
     """Fit the frames of one shot from where an earlier run stopped. Constant memory until they are put together.
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from headrecon import stages
 from headrecon.config import ReconstructConfig, as_dict, resolve_kind
 from headrecon.errors import InputError
 from headrecon.fitting.metric_scale import MetricKnowledge
@@ -34,6 +33,7 @@ from headrecon.perception.face_landmarks import LOOKS, Look
 from headrecon.pipeline import load_engine
 from headrecon.stages import Engine
 from headrecon.structures import POSE_FIELDS, Cameras, FaceObservation, HeadParams, Licence, Track
+from headrecon.tracking.eta import frame_progress
 from headrecon.tracking.frames import FittedFrames, fit_all
 from headrecon.tracking.seen import look_at_all, seen_chunks
 from headrecon.tracking.segments import ClipFeatures, Segment, choose_segment
@@ -199,17 +199,9 @@ class _Run:
         )
 
     def _frame_progress(self, stage: str, start: float, end: float) -> Callable[[int], None]:
-        """Progress by frames done, said every so often."""
-        total = self.reader.info.frames
-
-        def tell(frame: int) -> None:
-            if frame % 15 == 0:
-                share = 0.5 if not total else min(frame / total, 1.0)
-                of = f" of {total}" if total else ""
-                self.report(f"{stage}: frame {frame}{of}", start + share * (end - start))
-
+        """Progress by frames done."""
         self.report(stage, start)
-        return tell
+        return frame_progress(stage, (start, end), self.reader.info.frames, self.report)
 
     def _follower(self) -> Follower:
         follow = self.config.follow
@@ -270,7 +262,7 @@ class _Run:
 
     def _doubts(self, fitted: FittedFrames) -> list[str]:
         lost = int((fitted.confidence == 0).sum())
-        out = list(self.identity_warnings) if hasattr(self, "identity_warnings") else []
+        out: list[str] = []
         if lost:
             out.append(f"in {lost} of {len(fitted.frames)} frames nobody was seen; the pose was carried on there")
         return out
@@ -317,4 +309,4 @@ def _landmark_licences() -> tuple[Licence, ...]:
     return tuple(licences_of(["anny-landmarks"]))
 
 
-__all__ = ["TrackResult", "smoothed", "stages", "track", "tracked"]
+__all__ = ["TrackResult", "smoothed", "track", "tracked"]

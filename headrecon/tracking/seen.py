@@ -77,34 +77,15 @@ def seen_chunks(work: WorkFolder) -> Iterator[SeenChunk]:
 def ahead(items: Iterable[_Item], depth: int = 3) -> Iterator[_Item]:
     """The same items, made in a second thread up to `depth` in advance. Closing it stops the thread."""
     queue: Queue[Any] = Queue(depth)
-    stop, end = threading.Event(), object()
-
-    def put(value: Any) -> bool:
-        while not stop.is_set():
-            try:
-                queue.put(value, timeout=0.2)
-                return True
-            except Full:
-                continue
-        return False
-
-    def fill() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((end, None))
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are used
-            put((end, error))
-
-    thread = threading.Thread(target=fill, name="frames ahead", daemon=True)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fill, args=(items, queue, stop), name="frames ahead", daemon=True)
     thread.start()
     try:
         while True:
             item, error = queue.get()
             if error is not None:
                 raise error
-            if item is end:
+            if item is _END:
                 return
             yield item
     finally:
@@ -115,6 +96,31 @@ def ahead(items: Iterable[_Item], depth: int = 3) -> Iterator[_Item]:
             except Empty:
                 break
         thread.join()
+
+
+_END = object()
+
+
+def _fill(items: Iterable[Any], queue: Queue[Any], stop: threading.Event) -> None:
+    """Put (item, None) for each, then (_END, None), or (_END, error) when making them fails."""
+    last: BaseException | None = None
+    try:
+        for item in items:
+            if not _put(queue, (item, None), stop):
+                return
+    except BaseException as error:  # noqa: BLE001 - raised again where the items are used
+        last = error
+    _put(queue, (_END, last), stop)
+
+
+def _put(queue: Queue[Any], value: Any, stop: threading.Event) -> bool:
+    while not stop.is_set():
+        try:
+            queue.put(value, timeout=0.2)
+        except Full:
+            continue
+        return True
+    return False
 
 
 def _pack(rows: list[tuple[int, float, SeenFrame]], state: FollowState) -> dict[str, np.ndarray]:

@@ -19,7 +19,9 @@ class FollowConfig:
         None, "which face to follow when the first frame shows several: 0 is the largest, 1 the next, and so on", low=0
     )
     segment: int | None = setting(
-        None, "which part of a clip with cuts to track, counted from 0 (default: the one with most of the person)", low=0
+        None,
+        "which part of a clip with cuts to track, counted from 0 (default: the one with most of the person)",
+        low=0,
     )
     looks: int = setting(1, "how often the landmark network looks at each frame; more is steadier", low=1, high=8)
     irises: bool = setting(True, "look at each eye from close up as well: truer gaze")
@@ -50,7 +52,9 @@ class TrackOutputConfig:
     """What is written, beside the track itself."""
 
     overlay: bool = setting(True, "write overlay.mp4: the head over the video, with its sound")
-    overlay_side: int = setting(720, "the overlay's shorter side in pixels, if the video has as many", low=64, high=2160)
+    overlay_side: int = setting(
+        720, "the overlay's shorter side in pixels, if the video has as many", low=64, high=2160
+    )
     frames: bool = setting(False, "write every frame and its mask as PNG, for trainers of avatars (large)")
     morph_normals: bool = setting(True, "store normals with the 52 expressions in head.glb: better shading, larger")
 

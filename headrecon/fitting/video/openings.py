@@ -1,8 +1,8 @@
 """How far lids and lips are open: what the detector says of a person's openings, and what the head is asked to show.
 
 On videos of three people the detector's lids are 0.01 to 0.03 eye distances apart when an eye is shut, and its inner
-lips below 0.004 when they touch; open, both follow the face. Between these the model's own openings are interpolated, so
-that a shut eye is shut and closed lips touch whatever the head's eyes and mouth are like at rest.
+lips below 0.004 when they touch; open, both follow the face. Between these the model's own openings are interpolated,
+so that a shut eye is shut and closed lips touch whatever the head's eyes and mouth are like at rest.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ _POINT_SIGMA = 0.015
 class PersonalHead:
     """A head with its identity fixed (betas: none), cut to what tracking evaluates.
 
-    surface: vertices and triangles around the points below. marks, points: of `POINT_IDS`; pairs: upper rims of `PAIRS`,
-    then their lower ones. interocular_m: between the eyes' corners. gaps_m: distance of each pair at rest, and with
-    both eyes shut.
+    surface: vertices and triangles around the points below. marks, points: of `POINT_IDS`; pairs: upper rims of
+    `PAIRS`, then their lower ones. interocular_m: between the eyes' corners. gaps_m: distance of
+    each pair at rest, and with both eyes shut.
     """
 
     surface: HeadAssets
@@ -116,9 +116,7 @@ def _gaps(pairs: PointModel, active: Sequence[int]) -> Float[np.ndarray, "N"]:
     return at[: len(PAIRS), 1] - at[len(PAIRS) :, 1]
 
 
-def _cut_to(
-    assets: HeadAssets, used: Int[np.ndarray, " N"]
-) -> tuple[HeadAssets, Int[np.ndarray, " V"]]:
+def _cut_to(assets: HeadAssets, used: Int[np.ndarray, " N"]) -> tuple[HeadAssets, Int[np.ndarray, " V"]]:
     """The part of a model whose triangles touch the used vertices, and the new index of each old vertex (-1: gone).
 
     Normals at the used vertices are those of the whole mesh. Joints are kept as they are: they no longer depend on

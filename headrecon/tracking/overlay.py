@@ -1,0 +1,79 @@
+"""The head over the video, frame by frame: what `overlay.mp4` and the pictures of the report show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from headrecon.geometry.cameras import crop_cameras
+from headrecon.io.video_reader import VideoReader
+from headrecon.rendering.look import Appearance, RenderOptions
+from headrecon.rendering.pictures import draw
+from headrecon.structures import Cameras, Mesh
+from headrecon.tracking.moving_head import MovingHead
+from headrecon.tracking.seen import ahead
+
+#: How much of the head shows over the picture: of one that is followed surely, and of one that is only carried on.
+_OPACITY = (0.7, 0.25)
+
+
+def overlay_size(width: int, height: int, shorter: int) -> tuple[int, int]:
+    """Width and height, even, with the shorter side at most so long."""
+    factor = min(1.0, shorter / min(width, height))
+    return max(2, round(width * factor / 2) * 2), max(2, round(height * factor / 2) * 2)
+
+
+def overlay_frames(
+    reader: VideoReader, head: MovingHead, shorter: int, progress: Callable[[int], None]
+) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]]:
+    """Times and pictures of a track's frames, the head drawn over each. One picture in memory at a time."""
+    track = head.track
+    size = overlay_size(track.cameras.width, track.cameras.height, shorter)
+    place, last = 0, int(track.frames[-1])
+    for frame in ahead(reader.frames(int(track.frames[0]))):
+        while place < len(track) and track.frames[place] < frame.index:
+            place += 1
+        if place < len(track) and track.frames[place] == frame.index:
+            yield float(track.timestamps_s[place]), overlaid(frame.image_srgb, head, place, size)
+            progress(place + 1)
+        if frame.index >= last:
+            return
+
+
+def overlaid(
+    image_srgb: UInt8[np.ndarray, "H W 3"], head: MovingHead, place: int, size: tuple[int, int]
+) -> UInt8[np.ndarray, "h w 3"]:
+    """One picture of the video, scaled to (width, height), with its head drawn over it."""
+    height, width = image_srgb.shape[:2]
+    small = image_srgb if size == (width, height) else _scaled(image_srgb, size)
+    camera = crop_cameras(head.camera(place), (0, 0, width, height), size)
+    sure, carried = _OPACITY
+    opacity = carried + (sure - carried) * float(head.track.confidence[place])
+    return drawn_over(small, head.vertices(place), head, camera, opacity)
+
+
+def drawn_over(
+    image_srgb: UInt8[np.ndarray, "H W 3"],
+    vertices: Float[np.ndarray, "V 3"],
+    head: MovingHead,
+    camera: Cameras,
+    opacity: float,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Plain geometry blended over a picture."""
+    look = RenderOptions(background_srgb=None, supersample=1)
+    picture = next(draw(Mesh(vertices, head.assets.faces), camera, Appearance(), look))
+    rows, columns = (np.flatnonzero(picture.alpha.any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return image_srgb
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    out = image_srgb.copy()
+    share = picture.alpha[box][..., None] * np.float32(opacity)
+    out[box] = (out[box] * (1 - share) + picture.image_srgb[box] * (255 * share) + 0.5).astype(np.uint8)
+    return out
+
+
+def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX, reducing_gap=2.0))

@@ -1,0 +1,67 @@
+"""Frames, masks and cameras for trainers of avatars: `frames/`, `masks/` and `transforms.json`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from headrecon.io.cameras import write_transforms
+from headrecon.io.images import save_png
+from headrecon.io.video_reader import VideoReader
+from headrecon.perception.face_following import as_observation
+from headrecon.perception.person_mask import person_mask
+from headrecon.tracking.run import TrackResult
+from headrecon.tracking.seen import ahead
+
+
+def write_training_frames(folder: Path, result: TrackResult, reader: VideoReader) -> None:
+    """Write every tracked frame, the opacity of its person (8 bits), and the cameras, one picture in memory at a time.
+
+    A frame in which nobody is seen has an empty mask. Entries of `transforms.json` are in the order of `track.npz` and
+    name time and place there, as trainers that move a head model want it.
+    """
+    track = result.track
+    for name in ("frames", "masks"):
+        (folder / name).mkdir()
+    marks = _face_points(result)
+    place, names, further = 0, [], []
+    for frame in ahead(reader.frames(int(track.frames[0]))):
+        if place < len(track) and frame.index == track.frames[place]:
+            file = f"{frame.index:06d}.png"
+            picture = frame.image_srgb
+            save_png(folder / "frames" / file, picture)
+            mask = np.zeros(picture.shape[:2], np.uint8)
+            if track.confidence[place] > 0:
+                face = as_observation(picture, marks(place))
+                mask = np.round(255 * person_mask(picture, result.engine.networks, face)).astype(np.uint8)
+            save_png(folder / "masks" / file, mask)
+            names.append(f"frames/{file}")
+            further.append(
+                {
+                    "mask_path": f"masks/{file}",
+                    "time": float(track.timestamps_s[place]),
+                    "timestep_index": place,
+                    "camera_index": 0,
+                }
+            )
+            place += 1
+        if place >= len(track):
+            break
+    write_transforms(folder / "transforms.json", track.cameras, names, further)
+
+
+def _face_points(result: TrackResult):
+    """The head's own points in the picture, by place in the track."""
+    from headrecon.geometry.cameras import project_points
+    from headrecon.models.posed_mesh import embed
+    from headrecon.tracking.moving_head import MovingHead
+
+    head = MovingHead.of(result.engine.assets, result.track)
+    marks = result.engine.assets.landmarks["mediapipe478"]
+
+    def at(place: int) -> np.ndarray:
+        pixels, _ = project_points(embed(head.vertices(place), marks), head.camera(place))
+        return np.concatenate([pixels, np.zeros((len(pixels), 1))], axis=1)
+
+    return at

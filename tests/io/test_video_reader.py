@@ -1,0 +1,202 @@
+"""Videos as strangers send them: turned, uneven in time, cut off, damaged, or no videos at all."""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from headrecon.errors import InputError
+from headrecon.io.video_reader import VideoReader
+from headrecon.io.video_writer import write_timed_mp4
+
+SIZE = (48, 64)
+
+
+def picture(index: int, size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Bright on the left, with a brightness that tells the frames apart."""
+    image = np.full((*size, 3), 40 + 6 * index, np.uint8)
+    image[:, : size[1] // 4] = 250
+    return image
+
+
+def make(path: Path, times_s: list[float], size: tuple[int, int] = SIZE) -> Path:
+    write_timed_mp4(path, ((t, picture(i, size)) for i, t in enumerate(times_s)), 30.0)
+    return path
+
+
+def turned(path: Path, matrix: tuple[int, ...]) -> Path:
+    """The file with that rotation in its track header (`tkhd`), as phones write it: 16.16 fixed point."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 4
+    start = at + 40 + (12 if data[at] == 1 else 0)
+    unit = [v << 16 for v in matrix]
+    values = [unit[0], unit[1], 0, unit[2], unit[3], 0, 0, 0, 1 << 30]
+    data[start : start + 36] = struct.pack(">9i", *values)
+    path.write_bytes(data)
+    return path
+
+
+def test_frames_come_in_order_with_their_times(tmp_path):
+    times = [0.0, 0.033, 0.1, 0.2, 0.233]  # a varying rate
+    reader = VideoReader(make(tmp_path / "a.mp4", times))
+    frames = list(reader.frames())
+    assert [f.index for f in frames] == [0, 1, 2, 3, 4]
+    assert np.allclose([f.time_s for f in frames], times, atol=2e-4)  # the container counts 1/16000 s or finer
+    assert (reader.info.width, reader.info.height) == (64, 48)
+    levels = [float(f.image_srgb[:, 32:].mean()) for f in frames]
+    assert np.allclose(levels, [40 + 6 * i for i in range(5)], atol=3.0)  # lossy
+    assert reader.notes == []
+
+
+def test_reading_from_the_middle_gives_the_same_frames(tmp_path):
+    reader = VideoReader(make(tmp_path / "a.mp4", [i / 30 for i in range(12)]))
+    whole, part = list(reader.frames()), list(reader.frames(7))
+    assert [f.index for f in part] == [7, 8, 9, 10, 11]
+    for a, b in zip(whole[7:], part, strict=True):
+        assert a.time_s == b.time_s
+        assert np.array_equal(a.image_srgb, b.image_srgb)
+    assert np.array_equal(reader.pictures_at([9])[9], whole[9].image_srgb)
+    with pytest.raises(InputError, match="frame 40 cannot be read again"):
+        reader.pictures_at([40])
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [((0, 1, -1, 0), "top"), ((-1, 0, 0, -1), "right"), ((0, -1, 1, 0), "bottom")],
+    ids=["90", "180", "270"],
+)
+def test_rotation_flags_turn_the_picture_upright(tmp_path, matrix, corner):
+    """The stored picture is bright on its left; the flag says where that side belongs."""
+    reader = VideoReader(turned(make(tmp_path / "a.mp4", [0.0, 0.1]), matrix))
+    image = next(reader.frames()).image_srgb.mean(2)
+    height, width = image.shape
+    assert (width, height) == ((64, 48) if corner == "right" else (48, 64))
+    assert (reader.info.width, reader.info.height) == (width, height)
+    strips = {
+        "top": image[: height // 5],
+        "bottom": image[-height // 5 :],
+        "right": image[:, -width // 5 :],
+        "left": image[:, : width // 5],
+    }
+    assert max(strips, key=lambda k: float(strips[k].mean())) == corner
+
+
+def test_truncated_file_gives_what_decodes_and_says_so(tmp_path):
+    path = tmp_path / "a.mp4"
+    rng = np.random.default_rng(0)
+    noise = ((i / 30, rng.integers(0, 255, (96, 128, 3), dtype=np.uint8)) for i in range(60))
+    write_timed_mp4(path, noise, 30.0)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    reader = VideoReader(path)
+    count = sum(1 for _ in reader.frames())
+    assert 10 < count < 50
+    assert any("ends too early" in note for note in reader.notes)
+
+
+def test_damaged_frames_are_left_out_and_counted(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for i in range(10):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")):
+                if i == 4:
+                    broken = av.Packet(b"\xff\xd8not a picture at all")
+                    broken.stream, broken.pts, broken.dts = stream, packet.pts, packet.dts
+                    broken.time_base = packet.time_base
+                    container.mux(broken)
+                else:
+                    container.mux(packet)
+    reader = VideoReader(path)
+    frames = list(reader.frames())
+    assert [f.index for f in frames] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+    assert "1 damaged frame was left out" in reader.notes
+
+
+def test_one_frame(tmp_path):
+    reader = VideoReader(make(tmp_path / "a.mp4", [0.0]))
+    frames = list(reader.frames())
+    assert [(f.index, f.time_s) for f in frames] == [(0, 0.0)]
+    assert reader.notes == []
+
+
+def sound_only(path: Path) -> None:
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=48000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = 48000, Fraction(1, 48000), 0
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_what_is_no_video_is_refused_in_one_sentence(tmp_path):
+    text, empty, sound = tmp_path / "a.mp4", tmp_path / "b.mp4", tmp_path / "c.mp4"
+    text.write_text("this is no video\n" * 50)
+    empty.write_bytes(b"")
+    sound_only(sound)
+    cut = make(tmp_path / "d.mp4", [0.0, 0.1])
+    data = cut.read_bytes()
+    cut.write_bytes(data[: data.index(b"mdat") + 4])  # all of the header and nothing of the pictures
+    for path, said in ((text, "not a video"), (empty, "empty"), (sound, "no picture stream"), (cut, "no frame")):
+        with pytest.raises(InputError, match=said) as caught:
+            VideoReader(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(InputError, match="is a folder"):
+        VideoReader(tmp_path)
+    with pytest.raises(InputError, match="no such file"):
+        VideoReader(tmp_path / "none.mp4")
+
+
+def test_absurd_sizes_are_refused_before_anything_is_decoded(tmp_path, monkeypatch):
+    path = make(tmp_path / "a.mp4", [0.0, 0.1])
+    monkeypatch.setattr("headrecon.io.video_reader.MAX_PIXELS", 1000)
+    with pytest.raises(InputError, match="64 x 48 pixels are too large"):
+        VideoReader(path)
+
+
+def test_interlaced_frames_lose_one_field(tmp_path):
+    """Two fields of different times look like a comb; half the lines are left, and the user is told."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv444p"
+        stream.codec_context.flags |= 1 << 18  # AV_CODEC_FLAG_INTERLACED_DCT
+        for i in range(3):
+            image = picture(i)
+            image[1::2] = 255 - image[1::2]
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv444p")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    frames = list(reader.frames())
+    assert len(frames) == 3
+    flagged = any("interlaced" in note for note in reader.notes)
+    comb = float(np.abs(np.diff(frames[0].image_srgb.astype(int), axis=0)).mean())
+    assert flagged == (comb < 5)  # told exactly when it was mended
+
+
+def test_sound_goes_along(tmp_path):
+    with_sound = tmp_path / "in.mp4"
+    with av.open(str(with_sound), "w", format="mp4") as container:
+        video, audio = container.add_stream("libx264", rate=30), container.add_stream("aac", rate=48000)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        for i in range(30):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        tone = np.sin(np.arange(48000) / 20).astype(np.float32)[None]
+        frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+        frame.sample_rate, frame.time_base, frame.pts = 48000, Fraction(1, 48000), 0
+        container.mux(audio.encode(frame))
+        container.mux([*video.encode(), *audio.encode()])
+    reader = VideoReader(with_sound)
+    assert reader.info.audio == "aac"
+    out = tmp_path / "out.mp4"
+    write_timed_mp4(out, ((f.time_s, f.image_srgb) for f in reader.frames(15)), 30.0, with_sound, 0.5)
+    with av.open(str(out)) as container:
+        kinds = {s.type: float(s.duration * s.time_base) for s in container.streams}
+        assert abs(kinds["audio"] - 0.5) < 0.08  # the second half, to a packet of 21 ms
+        assert abs(kinds["video"] - 0.5) < 0.05
