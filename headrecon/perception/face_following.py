@@ -75,6 +75,7 @@ class FollowState:
 
     points: where the face was last; missed: frames since then (0: it is held). chip: the person's face as
     `face_identity` takes it, the most frontal so far, turned by chip_yaw (radians). mine: see `SeenFrame`.
+    histogram: colours of the last frame in which it was held.
     """
 
     points: Float[np.ndarray, "478 3"] | None = None
@@ -91,26 +92,25 @@ def follow(
 ) -> tuple[SeenFrame, FollowState]:
     """Look at the next frame. Deterministic in the picture and the state."""
     histogram = colour_histogram(image_srgb)
-    cut = len(state.histogram) > 0 and float(np.minimum(histogram, state.histogram).sum()) < _SAME_SHOT
-    mesh = None
+    # Only frames with a face are compared: a hand before the lens, or a flash, is no cut.
+    jump = len(state.histogram) > 0 and float(np.minimum(histogram, state.histogram).sum()) < _SAME_SHOT
+    mesh, mine, cut = None, state.mine, False
     if state.points is not None and state.missed == 0:
         mesh = _held(image_srgb, state.points, follower)
-        if mesh is not None and cut:
-            cut = not _at_same_place(mesh.points, state.points)
-            mesh = None if cut else mesh
-    shot = state.shot + int(cut)
-    state = replace(state, histogram=histogram, shot=shot, missed=0 if cut else state.missed)
-    mine = state.mine
+        if mesh is not None and jump and not _at_same_place(mesh.points, state.points):
+            mesh = None
     if mesh is None and (state.missed < _SEARCH_AT_ONCE or state.missed % _SEARCH_EVERY == 0):
-        mesh, mine = _searched(image_srgb, state, follower, cut)
+        mesh, mine = _searched(image_srgb, state, follower, jump)
+        cut = mesh is not None and jump
     if mesh is None:
-        return SeenFrame(0.0, shot), replace(state, missed=state.missed + 1)
+        return SeenFrame(0.0, state.shot), replace(state, missed=state.missed + 1)
+    shot = state.shot + int(cut)
     points = mesh.points
     if follower.irises:
         points = points.copy()
         for which in (RIGHT_IRIS, LEFT_IRIS):
             points[which : which + 5] = measured_iris(image_srgb, mesh.points, which, follower.networks.iris)
-    state = replace(state, points=mesh.points, missed=0, mine=mine)
+    state = replace(state, points=mesh.points, missed=0, mine=mine, shot=shot, histogram=histogram)
     return SeenFrame(mesh.presence, shot, points, mine), _with_chip(image_srgb, state) if mine else state
 
 
@@ -215,7 +215,7 @@ def _again(
 
 def _inside(points: np.ndarray, shape: tuple[int, ...]) -> bool:
     x, y = _centre(points)
-    return 0 <= x < shape[1] and 0 <= y < shape[0] and np.isfinite(points).all()
+    return bool(np.isfinite(points).all() and 0 <= x < shape[1] and 0 <= y < shape[0])
 
 
 def _centre(points: np.ndarray) -> np.ndarray:

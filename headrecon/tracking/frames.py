@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,8 +59,9 @@ def fit_all(
     further: residuals to add for a frame, from its index and the state expected.
     Raises InputError when the disk is full.
     """
-    done = work.count(_STAGE)
-    last = work.load(chunk_name(_STAGE, done - 1)) if done else None
+    stage = f"{_STAGE}-{shot}"
+    done = work.count(stage)
+    last = work.load(chunk_name(stage, done - 1)) if done else None
     motion = None if last is None else _motion_of(last)
     model = MotionModel(fitter)
     count = 0
@@ -84,8 +85,8 @@ def fit_all(
         columns = [np.array(column) for column in zip(*rows, strict=True)]
         arrays = dict(zip(("states", "sigmas", "errors", "confidence"), columns, strict=True))
         arrays |= {"frames": chunk.frames[own], "times_s": chunk.times_s[own], **_pack_motion(motion)}
-        work.save(chunk_name(_STAGE, index), arrays)
-    return _together(work)
+        work.save(chunk_name(stage, index), arrays)
+    return _together(work, stage)
 
 
 def _next(
@@ -134,14 +135,10 @@ def _motion_of(arrays: dict[str, np.ndarray]) -> MotionState | None:
     return MotionState(state, before, float(time_s), float(step_s), int(missed))
 
 
-def _fitted(work: WorkFolder) -> Iterator[dict[str, np.ndarray]]:
-    return work.chunks(_STAGE)
-
-
-def _together(work: WorkFolder) -> FittedFrames:
+def _together(work: WorkFolder, stage: str) -> FittedFrames:
     names = ("frames", "times_s", "states", "sigmas", "errors", "confidence")
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for arrays in _fitted(work):
+    for arrays in work.chunks(stage):
         for name in names:
             parts[name].append(arrays[name])
     return FittedFrames(**{name: np.concatenate(parts[name]) for name in names})

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.config import ReconstructConfig, as_dict, resolve_kind
-from headrecon.errors import InputError
+from headrecon.errors import InputError, NoFaceFound
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.identity import ClipIdentity, fit_identity
@@ -115,7 +115,12 @@ def tracked(
     with work_folder(out_dir, _job(reader, config)) as work:
         with timings.stage("load"):
             engine = engine or load_engine(_engine_config(config), _from(0.0, progress))
-        yield _Run(reader, config, engine, work, report, timings).result(), work
+        try:
+            result = _Run(reader, config, engine, work, report, timings).result()
+        except NoFaceFound:
+            work.remove()  # there is nothing that a second run could use
+            raise
+        yield result, work
 
 
 def _engine_config(config: TrackConfig) -> ReconstructConfig:
@@ -139,6 +144,7 @@ def _job(reader: VideoReader, config: TrackConfig) -> dict[str, Any]:
     for name in ("output", "texture"):
         settings.pop(name)
     settings["motion"].pop("smooth")
+    settings["follow"].pop("segment")  # parts of another segment have names of their own
     found = versions()
     return {"schema": "headrecon.track-work/1", "size": size, "sha256": digest.hexdigest(), "settings": settings,
             "versions": {k: found[k] for k in ("headrecon", "numpy", "av") if k in found}}  # fmt: skip
@@ -293,12 +299,12 @@ def same_person() -> Callable[[np.ndarray, np.ndarray], bool]:
     loaded: list[Any] = []
 
     def same(a: np.ndarray, b: np.ndarray) -> bool:
-        from headrecon.perception.face_identity import SAME_PERSON, load_face_identity
+        from headrecon.perception import face_identity
 
         if not loaded:
-            loaded.append(load_face_identity())
-        first, second = (loaded[0].embed_chips(np.stack([x, x[:, ::-1]])).mean(0) for x in (a, b))
-        return float(np.linalg.norm(first - second)) < SAME_PERSON
+            loaded.append(face_identity.load_face_identity())
+        first, second = (loaded[0].network(np.stack([x, x[:, ::-1]])).identity.mean(0) for x in (a, b))
+        return face_identity.same_person(first, second) < face_identity.SAME_PERSON
 
     return same
 

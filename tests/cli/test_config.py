@@ -11,6 +11,7 @@ import pytest
 import headrecon
 from headrecon import config
 from headrecon.errors import InputError
+from headrecon.tracking.settings import TrackConfig
 
 
 def test_later_sources_win() -> None:
@@ -19,15 +20,27 @@ def test_later_sources_win() -> None:
     assert config.resolve("high", {"texture": {"size": 256}}, {"texture.size": 128}).texture.size == 128
 
 
-def test_presets_hold_only_differences_from_the_defaults() -> None:
-    plain = config.flatten(config.as_dict(config.ReconstructConfig()), "")
-    for name in config.preset_names():
-        for key, value in config._read_preset(name).items():
+@pytest.mark.parametrize("kind", [config.ReconstructConfig, TrackConfig])
+def test_presets_hold_only_differences_from_the_defaults(kind: type) -> None:
+    plain = config.flatten(config.as_dict(kind()), "", kind)
+    for name in config.preset_names(kind):
+        for key, value in config._read_preset(name, kind).items():
             assert plain[key] != value, f"{name}.yaml repeats the default of {key}"
 
 
-def test_presets_are_listed_quickest_first() -> None:
-    assert config.preset_names() == ("draft", "default", "high")
+@pytest.mark.parametrize("kind", [config.ReconstructConfig, TrackConfig])
+def test_presets_are_listed_quickest_first(kind: type) -> None:
+    assert config.preset_names(kind) == ("draft", "default", "high")
+
+
+def test_each_command_has_settings_of_its_own() -> None:
+    made = config.resolve_kind(TrackConfig, "draft", None, {"follow.segment": 1})
+    assert (made.follow.segment, made.motion.dense, made.preset) == (1, False, "draft")
+    assert config.resolve_kind(TrackConfig, values=config.parse_yaml(config.as_yaml(made), "config.yaml")) == made
+    with pytest.raises(InputError, match=r"unknown setting 'follow.segment'"):
+        config.resolve("draft", overrides={"follow.segment": 1})
+    with pytest.raises(InputError, match="unknown setting"):
+        config.resolve_kind(TrackConfig, overrides={"hair.lift": False})
 
 
 def test_a_saved_configuration_gives_the_same_one_again() -> None:

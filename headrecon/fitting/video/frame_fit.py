@@ -18,7 +18,7 @@ from headrecon.fitting import contour, head_priors
 from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.blas_threads import one_blas_thread
 from headrecon.fitting.head_priors import HeadPrior
-from headrecon.fitting.landmarks import DetectorNoise, HeadFrame, LandmarkResidual, visibility_of, whitening
+from headrecon.fitting.landmarks import DetectorNoise, LandmarkResidual, visibility_of, whitening
 from headrecon.fitting.least_squares import Block, Problem, Residual, SolverOptions, Values, solve
 from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
 from headrecon.fitting.robust import Huber
@@ -27,6 +27,7 @@ from headrecon.fitting.video.personal import PersonalHead
 from headrecon.fitting.view_residuals import POINT_IDS
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.models.posed_mesh import embed, posed_vertices
+from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import POSE_FIELDS
 
 #: What a frame's state holds, in this order.
@@ -134,7 +135,7 @@ class FrameFitter:
         """The state that explains the points best. marks: pixels of the upright frame; further: residuals to add."""
         with one_blas_thread():
             marks = self.options.noise.unbiased(groups.check_landmarks(marks))
-            frame = HeadFrame.of(marks)
+            frame = EyeFrame.of(marks)
             values = self.values(start)
             residuals, share = self._residuals(marks, frame, values)
             residuals += list((further or {}).values())
@@ -174,7 +175,7 @@ class FrameFitter:
     def _observed(self, marks: np.ndarray) -> np.ndarray:
         return np.concatenate([marks[: groups.NUM_MESH, :2], groups.iris_centers_px(marks)])
 
-    def _residuals(self, marks: np.ndarray, frame: HeadFrame, values: Values) -> tuple[list[Residual], np.ndarray]:
+    def _residuals(self, marks: np.ndarray, frame: EyeFrame, values: Values) -> tuple[list[Residual], np.ndarray]:
         """What the frame says, with visibility and outline chosen at `values`; and each point's visibility."""
         person, options = self.person, self.options
         flat = self.head.flat(values)
@@ -210,7 +211,7 @@ class FrameFitter:
         return np.linalg.norm(points.evaluate(flat) - points.evaluate(still), axis=1)
 
     def _outline(
-        self, marks: np.ndarray, frame: HeadFrame, mesh: tuple[np.ndarray, np.ndarray], match: contour.ContourMatch
+        self, marks: np.ndarray, frame: EyeFrame, mesh: tuple[np.ndarray, np.ndarray], match: contour.ContourMatch
     ) -> LandmarkResidual:
         """Distance across the outline of the points that slide along it."""
         person, options = self.person, self.options

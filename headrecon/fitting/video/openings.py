@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 from headrecon.fitting import landmark_groups as groups
-from headrecon.fitting.landmarks import HeadFrame
 from headrecon.fitting.least_squares import Values
 from headrecon.fitting.parameters import HeadView
 from headrecon.fitting.robust import Huber, Kernel
 from headrecon.fitting.video.personal import LEFT_LIDS, PAIRS, RIGHT_LIDS, PersonalHead
 from headrecon.models.point_model import PointModel
+from headrecon.perception.eye_frame import EyeFrame
 
 #: Detected heights of shut lids and of lips that touch, eye distances.
 SHUT_LIDS, TOUCHING_LIPS = 0.016, 0.003
@@ -96,7 +96,7 @@ class OpeningResidual:
 
 
 def opening_residual(
-    person: PersonalHead, view: HeadView, openings: Openings, marks: Float[np.ndarray, "478 D"], frame: HeadFrame
+    person: PersonalHead, view: HeadView, openings: Openings, marks: Float[np.ndarray, "478 D"], frame: EyeFrame
 ) -> OpeningResidual:
     """What a frame says about lids and lips."""
     heights = opening_heights(marks)

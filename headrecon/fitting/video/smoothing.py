@@ -22,6 +22,8 @@ _NOISE_GAIN = np.sqrt(6.0)
 _LEAST_SHARE = 0.03
 #: Median of |x| of a standard normal.
 _MEDIAN = 0.6745
+#: Noise is read off runs of so many frames, at the run that is calmer than three quarters of them.
+_CALM_WINDOW, _CALM_PERCENTILE = 9, 25
 #: Longest run of frames that is solved with all channels at once; beyond, memory matters more.
 _CHANNELS_AT_ONCE = 16
 
@@ -56,23 +58,16 @@ def filled(
 
 
 def noise_level(measured: Float[np.ndarray, "T C"], sigma: Float[np.ndarray, "T C"]) -> Float[np.ndarray, " C"]:
-    """Deviation of the frame-to-frame noise per channel, from the calmest tenth of the clip."""
-    second = np.abs(measured[2:] - 2 * measured[1:-1] + measured[:-2])
-    second[~np.isfinite(sigma[2:] + sigma[1:-1] + sigma[:-2])] = np.nan
-    window = 9
-    if len(second) < 2 * window:
-        with np.errstate(all="ignore"):
-            return np.nan_to_num(np.nanmedian(second, axis=0)) / (_MEDIAN * _NOISE_GAIN)
-    count = len(second) // window
-    blocks = second[: count * window].reshape(count, window, -1)
-    levels = np.sqrt(np.nanmean(np.nan_to_num(blocks, nan=np.inf) ** 2, axis=1))
-    levels = np.where(np.isfinite(levels), levels, np.nan)
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a channel that is never measured has no level
-        calm = np.nanpercentile(levels, 25, axis=0)
-    return np.nan_to_num(calm) / _NOISE_GAIN
+    """Deviation of the frame-to-frame noise per channel, from the calm parts of the clip. Zero where none is known."""
+    count = measured.shape[1]
+    second = measured[2:] - 2 * measured[1:-1] + measured[:-2]
+    whole = np.isfinite(sigma[2:] + sigma[1:-1] + sigma[:-2]).all(1)
+    second = second[whole]
+    if not len(second):
+        return np.zeros(count)
+    parts = np.array_split(second, max(1, len(second) // _CALM_WINDOW))
+    levels = np.stack([np.sqrt(np.mean(part**2, axis=0)) for part in parts])
+    return np.percentile(levels, _CALM_PERCENTILE, axis=0) / _NOISE_GAIN
 
 
 def _smooth(times_s: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> np.ndarray:
@@ -95,7 +90,7 @@ def _smooth(times_s: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> np.
     return x
 
 
-def _second_difference(times_s: np.ndarray) -> Float[np.ndarray, "T-2 3"]:
+def _second_difference(times_s: np.ndarray) -> Float[np.ndarray, "R 3"]:
     """Coefficients that turn three values into their acceleration times the square of the usual step."""
     step = np.maximum(np.diff(times_s), 1e-6)
     usual = float(np.median(step))

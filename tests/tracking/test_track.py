@@ -1,0 +1,246 @@
+"""`headrecon.track` from end to end on small clips: what comes out, cuts, lost faces, and runs that were killed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from headrecon.cli import main
+from headrecon.config import ReconstructConfig, resolve_kind
+from headrecon.errors import InputError, NoFaceFound
+from headrecon.io.tracks import read_track
+from headrecon.io.work_folder import work_path
+from headrecon.pipeline import load_engine
+from headrecon.stages import Engine
+from headrecon.structures import Track
+from headrecon.tracking import seen
+from headrecon.tracking.run import track, tracked
+from headrecon.tracking.settings import TrackConfig
+from tests.tracking.clips import SIDE, stripes, views, write_clip
+
+DRAFT = resolve_kind(TrackConfig, "draft", None, {"texture.size": 64, "keyframes.count": 4})
+QUIET = replace(DRAFT, output=replace(DRAFT.output, overlay=False))
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return load_engine(ReconstructConfig())
+
+
+def followed(clip: Path, out: Path, engine: Engine, config: TrackConfig = QUIET) -> tuple[Track, tuple[str, ...]]:
+    """The track and its warnings, without the output folder."""
+    with tracked(clip, out, config, engine, None) as (result, work):
+        work.remove()
+    return result.track, result.warnings
+
+
+def test_a_clip_becomes_a_folder(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "clip.mp4", views(astronaut_image, 20))
+    out = tmp_path / "out"
+    made = track(clip, out, DRAFT, engine=engine)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.mp4", "out"]  # the working folder is gone
+    assert sorted(p.name for p in out.iterdir()) == [
+        "arkit.csv", "config.yaml", "head.glb", "livelink.csv", "overlay.mp4", "report.html", "track.json", "track.npz",
+    ]  # fmt: skip
+    read = read_track(out / "track.npz")
+    assert np.array_equal(read.params.expression, made.params.expression)
+    assert len(read) == 20
+    assert (read.confidence > 0.8).all()
+    summary = json.loads((out / "track.json").read_text())
+    assert summary["schema"] == "headrecon.track/1"
+    assert summary["frames"]["count"] == 20
+    assert summary["error_percent"]["median"] < 3.0
+    with av.open(str(out / "overlay.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20
+    assert "least sure frames" in (out / "report.html").read_text().lower()
+
+
+def test_the_head_moves_as_the_camera_did(astronaut_image, engine, tmp_path):
+    """The same photo shifted and scaled: the head's place follows, its face hardly changes."""
+    made, warnings = followed(write_clip(tmp_path / "c.mp4", views(astronaut_image, 24)), tmp_path / "out", engine)
+    assert warnings == ()
+    i = np.arange(24)
+    side = 250 + 12 * np.sin(0.3 * i)
+    depth = -made.params.transl[:, 2]
+    # distance goes with the size of the cut-out
+    assert np.corrcoef(depth, side)[0, 1] > 0.98
+    assert np.ptp(depth / side) / np.mean(depth / side) < 0.02
+    pixels = made.params.transl[:, 0] / depth * made.cameras.Ks[:, 0, 0] + SIDE / 2
+    in_portrait = pixels / SIDE * side + 95 + 10 * np.sin(0.25 * i)
+    assert np.std(in_portrait) < 1.0  # pixels of the portrait, where the head stands still; the shift is 20
+    assert np.std(made.params.expression, axis=0).max() < 0.15  # 45 pixels between the eyes
+    assert np.degrees(np.std(made.params.global_orient, axis=0)).max() < 1.0
+
+
+@pytest.mark.parametrize("killed_at", [3, 9, 14, "identity", "frames"])
+def test_a_killed_run_goes_on_and_ends_in_the_same_result(killed_at, astronaut_image, engine, tmp_path, monkeypatch):
+    monkeypatch.setattr(seen, "CHUNK", 6)
+    clip = write_clip(tmp_path / "c.mp4", [*views(astronaut_image, 8), *stripes(3), *views(astronaut_image, 9, 11)])
+    whole, _ = followed(clip, tmp_path / "whole", engine)
+
+    class Killed(BaseException):
+        pass
+
+    import headrecon.tracking.run as run_module
+
+    looked = [0]
+    real = seen.follow
+
+    def dying(image, state, follower):
+        looked[0] += 1
+        if looked[0] == killed_at:
+            raise Killed
+        return real(image, state, follower)
+
+    def dead(*args, **kwargs):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "follow", dying)
+        if killed_at in ("identity", "frames"):
+            patch.setattr(run_module, {"identity": "fit_identity", "frames": "smooth"}[killed_at], dead)
+        with pytest.raises(Killed):
+            followed(clip, tmp_path / "out", engine)
+    assert work_path(tmp_path / "out").is_dir() or killed_at == 3  # nothing was finished yet
+    counted = [0]
+
+    def counting(image, state, follower):
+        counted[0] += 1
+        return real(image, state, follower)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "follow", counting)
+        again, _ = followed(clip, tmp_path / "out", engine)
+    already = 20 if isinstance(killed_at, str) else (killed_at - 1) // 6 * 6
+    assert counted[0] == 20 - already
+    for name in ("expression", "global_orient", "transl", "betas", "leye_pose"):
+        assert np.array_equal(getattr(again.params, name), getattr(whole.params, name)), name
+    assert np.array_equal(again.confidence, whole.confidence)
+
+
+def test_other_settings_start_anew(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 4))
+    with tracked(clip, tmp_path / "out", QUIET, engine, None):
+        pass  # as if killed while writing
+    kept = work_path(tmp_path / "out")
+    before = (kept / "seen-00000.npz").stat().st_mtime_ns
+    with tracked(clip, tmp_path / "out", replace(QUIET, output=DRAFT.output), engine, None):
+        assert (kept / "seen-00000.npz").stat().st_mtime_ns == before  # what is written does not change what was seen
+    twice = replace(QUIET, follow=replace(QUIET.follow, looks=2))
+    with tracked(clip, tmp_path / "out", twice, engine, None) as (_, work):
+        assert (kept / "seen-00000.npz").stat().st_mtime_ns != before
+        work.remove()
+
+
+def test_two_runs_do_not_share_a_folder(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 2))
+    with tracked(clip, tmp_path / "out", QUIET, engine, None) as (_, work):
+        with pytest.raises(InputError, match="another run is writing"):
+            followed(clip, tmp_path / "out", engine)
+        work.remove()
+
+
+def test_a_lost_face_is_carried_on_with_no_confidence_and_found_again(astronaut_image, engine, tmp_path):
+    shown = views(astronaut_image, 20)
+    for i in range(8, 13):  # a hand before the camera
+        shown[i] = np.full_like(shown[i], 90)
+    made, warnings = followed(write_clip(tmp_path / "c.mp4", shown), tmp_path / "out", engine)
+    assert len(made) == 20
+    hidden = np.arange(8, 13)
+    assert (made.confidence[hidden] == 0).all()
+    assert (made.confidence[:8] > 0.8).all()
+    assert (made.confidence[16:] > 0.8).all()  # the detector looks at every fourth frame once a face is lost
+    assert any("nobody was seen" in w for w in warnings)
+    # between the two sides of the gap, not somewhere else
+    x = made.params.transl[:, 0]
+    seen_again = int(np.flatnonzero(made.confidence[13:] > 0)[0]) + 13
+    low, high = sorted((x[7], x[seen_again]))
+    assert (x[hidden] > low - 0.01).all() and (x[hidden] < high + 0.01).all()
+
+
+def test_uneven_times_are_kept(astronaut_image, engine, tmp_path):
+    times = np.cumsum([0.0, *[0.02, 0.05] * 5])
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 11), list(times))
+    made, _ = followed(clip, tmp_path / "out", engine)
+    assert np.allclose(made.timestamps_s, times, atol=2e-4)
+
+
+def test_one_frame_is_enough(astronaut_image, engine, tmp_path):
+    made, _ = followed(write_clip(tmp_path / "c.mp4", views(astronaut_image, 1)), tmp_path / "out", engine)
+    assert len(made) == 1
+    assert made.confidence[0] > 0.8
+
+
+def test_a_clip_without_a_face_is_refused_and_leaves_nothing(tmp_path, capsys):
+    clip = write_clip(tmp_path / "c.mp4", stripes(6))
+    assert main(["track", str(clip), "--out", str(tmp_path / "out"), "--preset", "draft"]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("headrecon: no face was found in any of the 6 frames")
+    assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"", "is empty"), (b"no video at all" * 99, "is not a video")], ids=["empty", "text"]
+)
+def test_what_is_no_video_is_refused(content, said, tmp_path, capsys):
+    (tmp_path / "c.mp4").write_bytes(content)
+    assert main(["track", str(tmp_path / "c.mp4"), "--out", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_a_full_disk_is_told_and_the_run_goes_on_later(astronaut_image, engine, tmp_path, monkeypatch):
+    import errno
+
+    monkeypatch.setattr(seen, "CHUNK", 4)
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 10))
+    import headrecon.io.work_folder as work_module
+
+    real, written = work_module.write_npz, [0]
+
+    def full(path, arrays):
+        written[0] += 1
+        if written[0] == 2:
+            error = OSError(errno.ENOSPC, "No space left on device")
+            raise InputError(f"cannot write {path}") from error
+        real(path, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(work_module, "write_npz", full)
+        with pytest.raises(InputError, match=r"the disk is full.*run the same command again"):
+            followed(clip, tmp_path / "out", engine)
+    made, _ = followed(clip, tmp_path / "out", engine)
+    assert len(made) == 10
+
+
+def test_no_face_of_that_number(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 3))
+    second = replace(QUIET, follow=replace(QUIET.follow, face=1))
+    with pytest.raises(NoFaceFound, match="no face number 1"):
+        followed(clip, tmp_path / "out", engine, second)
+    other = replace(QUIET, follow=replace(QUIET.follow, segment=3))
+    with pytest.raises(InputError, match="segment 3 does not exist"):
+        followed(clip, tmp_path / "out", engine, other)
+
+
+def test_a_cut_to_somebody_else_does_not_change_who_it_is(astronaut_image, engine, tmp_path):
+    """Two clips of one person with another face between: the longest part is tracked, and the others are told."""
+    from PIL import Image
+
+    mirrored = astronaut_image[:, ::-1]
+    other = [np.asarray(Image.fromarray(f).resize((SIDE, SIDE)))[:, :, ::-1].copy() for f in views(mirrored, 6)]
+    first, last = views(astronaut_image, 9), views(astronaut_image, 5, 9)
+    clip = write_clip(tmp_path / "c.mp4", [*first, *other, *last])
+    alone, _ = followed(write_clip(tmp_path / "a.mp4", first), tmp_path / "alone", engine)
+    made, warnings = followed(clip, tmp_path / "out", engine)
+    assert made.frames.tolist() == list(range(9))
+    assert np.abs(made.betas - alone.betas).max() < 0.2  # compression differs
+    assert any("the clip has cuts" in w and "segment 0" in w for w in warnings)
+    chosen = replace(QUIET, follow=replace(QUIET.follow, segment=1))
+    part, _ = followed(clip, tmp_path / "out", engine, chosen)
+    assert part.frames.tolist() == list(range(9, 15))
