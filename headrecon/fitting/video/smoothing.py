@@ -73,10 +73,10 @@ def noise_level(measured: Float[np.ndarray, "T C"], sigma: Float[np.ndarray, "T 
 def _smooth(times_s: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     start = filled(times_s, measured, sigma)
     known = np.isfinite(sigma)
-    # What is not measured follows the straight line, loosely.
+    # What is not measured stays on the straight line across the gap, or where it was last: it does not run on.
     typical = np.nanmedian(np.where(known, sigma, np.nan), axis=0) if known.any() else np.ones(measured.shape[1])
     typical = np.where(np.isfinite(typical) & (typical > 0), typical, 1e-9)
-    precision = 1.0 / np.maximum(np.where(known, sigma, 10 * typical), 1e-12) ** 2
+    precision = 1.0 / np.maximum(np.where(known, sigma, typical), 1e-12) ** 2
     rows = _second_difference(times_s)
     x = start
     raw = _apply(rows, start)
