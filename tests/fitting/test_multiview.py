@@ -12,21 +12,25 @@ import torch
 from headrecon.errors import InputError, ShapeError
 from headrecon.fitting.multiview.calibration import CalibrationOptions, Stand, calibrate
 from headrecon.fitting.multiview.displacement import SolveOptions, rows_of, solve_displacement
+from headrecon.fitting.multiview.from_fit import applied, views_of
 from headrecon.fitting.multiview.guard import objection
 from headrecon.fitting.multiview.looking import look
 from headrecon.fitting.multiview.matching import Matches, MatchOptions, match
 from headrecon.fitting.multiview.membrane import Membrane, MembraneOptions
 from headrecon.fitting.multiview.options import GuardOptions
+from headrecon.fitting.multiview.outline import OutlineOptions, outline_samples
 from headrecon.fitting.multiview.pictures import box_sums, working_picture
 from headrecon.fitting.multiview.refine import MultiviewFitter
 from headrecon.fitting.multiview.result import MultiviewFit
 from headrecon.fitting.multiview.sweep import Samples
 from headrecon.fitting.multiview.views import PosedView, Views
+from headrecon.fitting.photo import LandmarkFitter
 from headrecon.geometry.cameras import look_at, project_points
 from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import rasterize, to_homogeneous_image
 from headrecon.structures import Cameras
-from tests.tiny_face import tiny_face
+from tests.tiny_face import draw_truth, tiny_face
+from tests.tiny_face import photograph as photograph_marks
 
 SIZE, DISTANCE, FIELD = 256, 0.9, 0.27
 YAWS = (-40.0, -20.0, 0.0, 20.0, 40.0)
@@ -321,6 +325,25 @@ def test_matching_measures_a_known_shift() -> None:
     np.testing.assert_allclose(np.median(shift, axis=0), [1.4, 0.0], atol=0.08)
 
 
+def test_the_rim_is_measured_against_the_mask() -> None:
+    """The head in the photo is 2 mm thicker than the drawn one; the mask says so wherever skin ends."""
+    surface = fitter().surface
+    normals = surface.normals(surface.assets.v_template.astype(np.float64))
+    made = scene(0.002 * normals)
+    looks = []
+    for view in made.views.views:
+        drawn = surface.posed(view.params, None)
+        looks.append(look(surface, view, working_picture(view, 1.0, 1.0), drawn))
+    matrices = np.stack([v.camera.viewmats for v in made.views.views])
+    found = outline_samples(looks, matrices, [float(v.camera.Ks[0, 0]) for v in made.views.views], OutlineOptions())
+    assert len(found) > 50
+    # A pixel is 1.05 mm; the mask's edge is known to a fraction of one.
+    assert np.median(found.distance) == pytest.approx(0.002, abs=0.0005)
+    assert (found.sigma == OutlineOptions().outward_m).mean() > 0.9
+    np.testing.assert_allclose(np.linalg.norm(found.normal, axis=1), 1.0, atol=1e-6)
+    assert len(outline_samples(looks, matrices, [1.0] * 5, OutlineOptions(use=False))) == 0
+
+
 def test_box_sums_are_sums_over_squares() -> None:
     values = torch.rand(2, 9, 11)
     found = box_sums(values, 5)
@@ -335,3 +358,22 @@ def test_the_guard_objects_to_what_is_worse() -> None:
     assert "no better" in (objection(0.5, 0.5, still, GuardOptions()) or "")
     assert "would move" in (objection(0.5, 0.6, still + 0.05, GuardOptions()) or "")
     assert "cannot be compared" in (objection(0.5, 0.6, still * np.nan, GuardOptions()) or "")
+
+
+def test_a_joint_fit_goes_in_and_comes_out() -> None:
+    assets = tiny_face()
+    truth = draw_truth(assets, np.random.default_rng(5), 1500.0, 0.8)
+    fit = LandmarkFitter(assets).fit([photograph_marks(assets, truth)] * 2)
+    images = [np.zeros((c.height, c.width, 3), np.uint8) for c in fit.pinholes]
+    views = views_of(fit, images, [None, None])
+    assert not views.known_cameras
+    np.testing.assert_array_equal(views.views[1].params, fit.flat[1])
+    with pytest.raises(ShapeError, match="fit of 2 photos"):
+        views_of(fit, images[:1], [None])
+    kept = fitter().refine(views)
+    assert not kept.accepted  # two photos from the same side, and black
+    assert applied(fit, kept).flat is fit.flat
+    assert applied(fit, kept).warnings[-1] == kept.warnings[0]
+    moved = applied(fit, replace(kept, accepted=True, params=kept.params + 0.01, warnings=()))
+    np.testing.assert_allclose(moved.flat, fit.flat + 0.01)
+    np.testing.assert_allclose(moved.values["betas"], fit.values["betas"] + 0.01)

@@ -25,7 +25,8 @@ _MARGIN = 8
 class Look:
     """A view's crop of its working picture, rows and columns from `corner` (row, column) on.
 
-    grey, usable: the picture. face: -1 for nothing. compared: bare skin, well seen, of the person. position, normal: of
+    grey, mask: of the picture. face: -1 for nothing. skin: bare skin of the head; compared: where it is well seen and
+    the photo shows the person. position, normal: of
     the surface in the view's world; towards: unit, from the surface to the camera. depth_z: 0 for nothing.
     projection: 3x4, world to homogeneous crop pixels. posed, vertex_normals: all vertices of the model.
     """
@@ -33,6 +34,7 @@ class Look:
     grey: Float[Tensor, "h w"]
     face: Int[Tensor, "h w"]
     barycentrics: Float[Tensor, "h w 3"]
+    skin: Bool[Tensor, "h w"]
     compared: Bool[Tensor, "h w"]
     position: Float[Tensor, "h w 3"]
     normal: Float[Tensor, "h w 3"]
@@ -43,6 +45,7 @@ class Look:
     posed: Float[np.ndarray, "V 3"]
     vertex_normals: Float[np.ndarray, "V 3"]
     centre: Float[np.ndarray, "3"]
+    mask: Float[Tensor, "h w"] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -79,6 +82,7 @@ def look(surface: Surface, view: PosedView, picture: WorkingPicture, posed: Floa
         grey=picture.grey[top:bottom, left:right].contiguous(),
         face=face,
         barycentrics=raster.barycentrics[0],
+        skin=(face >= 0) & kind,
         compared=(face >= 0) & kind & (facing > GRAZING) & (usable > 0.5),
         position=at[..., :3],
         normal=normal,
@@ -89,6 +93,7 @@ def look(surface: Surface, view: PosedView, picture: WorkingPicture, posed: Floa
         posed=posed,
         vertex_normals=normals,
         centre=centre,
+        mask=None if picture.mask is None else picture.mask[top:bottom, left:right],
     )
 
 

@@ -9,6 +9,7 @@ from headrecon.fitting.multiview.displacement import SolveOptions
 from headrecon.fitting.multiview.identity import IdentityOptions
 from headrecon.fitting.multiview.matching import MatchOptions
 from headrecon.fitting.multiview.membrane import MembraneOptions
+from headrecon.fitting.multiview.outline import OutlineOptions
 from headrecon.fitting.multiview.sweep import SweepOptions
 
 
@@ -63,6 +64,7 @@ class MultiviewOptions:
     known: tuple[Level, ...] = KNOWN_LEVELS
     unknown: tuple[Level, ...] = UNKNOWN_LEVELS
     sweep: SweepOptions = field(default_factory=SweepOptions)
+    outline: OutlineOptions = field(default_factory=OutlineOptions)
     membrane: MembraneOptions = field(default_factory=MembraneOptions)
     solve: SolveOptions = field(default_factory=SolveOptions)
     identity: IdentityOptions = field(default_factory=IdentityOptions)

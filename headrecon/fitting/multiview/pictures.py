@@ -24,13 +24,14 @@ SLOW_PX = 12.0
 class WorkingPicture:
     """A photo scaled by `scale`. grey: without its slow changes. usable: 1 where it shows the person, not burnt.
 
-    K: intrinsics in working pixels.
+    K: intrinsics in working pixels. mask: the person's opacity, where known.
     """
 
     grey: Float[Tensor, "h w"]
     usable: Float[Tensor, "h w"]
     K: Float[np.ndarray, "3 3"]
     scale: float
+    mask: Float[Tensor, "h w"] | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -57,10 +58,12 @@ def working_picture(view: PosedView, pixels_per_m: float, wanted_per_m: float) -
     intrinsics = np.array(view.camera.Ks, np.float64)
     intrinsics[0] *= size[0] / width
     intrinsics[1] *= size[1] / height
-    return WorkingPicture(
-        torch.from_numpy(grey - slow), torch.from_numpy((bad_share < 0.05).astype(np.float32)), intrinsics,
-        size[0] / width,
-    )  # fmt: skip
+    opacity = None
+    if mask is not None:
+        soft = mask.astype(np.float32)
+        opacity = torch.from_numpy(soft if factor == 1 else _resized(soft, size).copy())
+    usable = torch.from_numpy((bad_share < 0.05).astype(np.float32))
+    return WorkingPicture(torch.from_numpy(grey - slow), usable, intrinsics, size[0] / width, opacity)
 
 
 def _resized(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -24,6 +24,7 @@ from headrecon.fitting.multiview.looking import Look, look
 from headrecon.fitting.multiview.matching import match
 from headrecon.fitting.multiview.membrane import Membrane
 from headrecon.fitting.multiview.options import Level, MultiviewOptions
+from headrecon.fitting.multiview.outline import outline_samples
 from headrecon.fitting.multiview.pictures import WorkingPicture, working_picture
 from headrecon.fitting.multiview.result import MultiviewFit
 from headrecon.fitting.multiview.surface import Surface
@@ -92,11 +93,11 @@ class _Refinement:
                 for _ in range(level.calibrations):
                     state = self._calibrated(state, level)
             if level.sweep:
-                measured = sweep(
-                    self._looks(state, level.pixels_per_m)[0], self.triangles, level.options(self.options.sweep)
-                )
+                looks, scales = self._looks(state, level.pixels_per_m)
+                measured = sweep(looks, self.triangles, level.options(self.options.sweep))
                 if len(measured) < self.options.guard.least_samples:
                     return self._kept("the photos share too little skin", float("nan"), len(measured))
+                measured = Samples.join([measured, self._outline(state, looks, scales)])
                 draws = self.options.solve.draws if number == len(levels) - 1 else 0
                 state, found = self._shaped(state, measured, draws)
                 samples = len(measured)
@@ -120,6 +121,11 @@ class _Refinement:
             looks.append(look(self.surface, now, replace(picture, K=_scaled(now, picture)), one))
             scales.append(picture.scale)
         return looks, scales
+
+    def _outline(self, state: _State, looks: list[Look | None], scales: list[float]) -> Samples:
+        cameras = state.stand.cameras
+        focal = [float(c.Ks[0, 0]) * s for c, s in zip(cameras, scales, strict=True)]
+        return outline_samples(looks, np.stack([c.viewmats for c in cameras]), focal, self.options.outline)
 
     def _calibrated(self, state: _State, level: Level) -> _State:
         looks, scales = self._looks(state, level.pixels_per_m)

@@ -63,6 +63,12 @@ class Samples:
         return len(self.face)
 
     @staticmethod
+    def none() -> Samples:
+        """No measurement."""
+        zero, ids, three = np.zeros(0), np.zeros(0, np.int64), np.zeros((0, 3))
+        return Samples(ids, ids, three, zero, zero, three, zero, zero)
+
+    @staticmethod
     def join(parts: list[Samples]) -> Samples:
         names = Samples.__dataclass_fields__
         return Samples(**{n: np.concatenate([getattr(p, n) for p in parts]) for n in names})
@@ -74,9 +80,9 @@ class Samples:
 def sweep(looks: list[Look | None], triangles: Int[Tensor, "F 3"], options: SweepOptions) -> Samples:
     """Measure from every view. looks: one a view, None where the head is not in the picture. Empty without overlap."""
     if all(k is None for k in looks):
-        return _empty()
+        return Samples.none()
     partners = neighbours(looks, options.partners, options.least_deg, options.most_deg)
-    parts = [_empty()]
+    parts = [Samples.none()]
     for index, reference in enumerate(looks):
         if reference is None or not partners[index]:
             continue
@@ -85,12 +91,6 @@ def sweep(looks: list[Look | None], triangles: Int[Tensor, "F 3"], options: Swee
         if found is not None:
             parts.append(found)
     return Samples.join(parts)
-
-
-def _empty() -> Samples:
-    zero, ids = np.zeros(0), np.zeros(0, np.int64)
-    three = np.zeros((0, 3))
-    return Samples(ids, ids, three, zero, zero, three, zero, zero)
 
 
 def correlations(
