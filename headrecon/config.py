@@ -75,6 +75,29 @@ class HairConfig:
 
 
 @dataclass(frozen=True)
+class PhotosConfig:
+    """Several photos of one person."""
+
+    strict: bool = setting(
+        False, "a photo that cannot be read, has no face or shows someone else is an error, instead of being left out"
+    )
+    same_person: bool = setting(
+        True, "check by face recognition that the photos show one person; false takes the largest face of each"
+    )
+    cameras: str | None = setting(
+        None,
+        "known cameras of the photos: transforms.json (nerfstudio), a COLMAP model, or cameras.json (docs/formats.md)",
+    )
+    camera_unit: str | None = setting(
+        None, "unit of the cameras' positions (default: what their file says, else m)", choices=("m", "cm", "mm")
+    )
+    refine_cameras: bool = setting(False, "let known cameras be corrected a little (about 0.5 degrees, 5 mm, 0.5 %)")
+    moving: bool = setting(
+        False, "the head moved between the photos of known cameras: each has its own pose and expression"
+    )
+
+
+@dataclass(frozen=True)
 class TextureConfig:
     """The skin's colour map."""
 
@@ -115,6 +138,7 @@ class ReconstructConfig:
     device: str = setting("cpu", "where to compute; this version computes on the CPU only", choices=("cpu",))
     perception: PerceptionConfig = field(default_factory=PerceptionConfig)
     knowledge: KnowledgeConfig = field(default_factory=KnowledgeConfig)
+    photos: PhotosConfig = field(default_factory=PhotosConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     hair: HairConfig = field(default_factory=HairConfig)
     texture: TextureConfig = field(default_factory=TextureConfig)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from headrecon.config import as_dict, as_yaml
 from headrecon.fitting.region_sigma import region_sigmas
-from headrecon.geometry.cameras import project_points
+from headrecon.geometry import so3
+from headrecon.geometry.cameras import invert_rigid, project_points
 from headrecon.io.cameras import write_transforms
-from headrecon.io.documents import HeadRecord, Measurement, head_document, landmarks_document, sha256_of
+from headrecon.io.documents import HeadRecord, Measurement, PhotoRecord, head_document, landmarks_document, sha256_of
 from headrecon.io.images import save_png
 from headrecon.io.meshes.glb import RiggedHead, write_glb
 from headrecon.io.meshes.obj import write_obj
@@ -31,7 +32,7 @@ from headrecon.report.html import ReportContent, report_html
 from headrecon.report.relit import relit_sheet
 from headrecon.report.scene import HeadScene
 from headrecon.report.turntable import turntable_frames
-from headrecon.structures import Mesh, triangulate
+from headrecon.structures import Cameras, Mesh, triangulate
 
 if TYPE_CHECKING:
     from headrecon.pipeline import Reconstruction
@@ -43,7 +44,7 @@ FILES = {
     "head.ply": "the mesh with colours per vertex (MeshLab, scripts)",
     "landmarks3d.json": "the 478 MediaPipe and 68 iBUG points on the head, metres",
     "head.json": "parameters, camera, measures with uncertainty, licences, timings",
-    "transforms.json": "the photo's camera in nerfstudio's convention",
+    "transforms.json": "the photos' cameras in nerfstudio's convention",
     "config.yaml": "every setting, to repeat the run",
     "preview.png": "the pictures of this page",
     "relit.png": "the head in another light",
@@ -74,7 +75,9 @@ def write_outputs(
         report("rendering the preview", 0.6)
         with result.timings.stage("preview"):
             scene = scene_of(result)
-            preview = contact_sheet(scene)
+            names = [p.sitting.image.path.name for p in result.photos]
+            further = {names[i]: scene_of(result, i) for i in range(1, len(names))}
+            preview = contact_sheet(scene, further=further)
             save_png(folder / "preview.png", preview)
         relit = None
         if result.relight is not None:
@@ -112,7 +115,7 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
         result.assets,
         result.neutral,
         result.texture,
-        params=result.fit.arrays if posed else None,
+        params=result.photos[0].fit.arrays if posed else None,
         licences=result.licences,
         morph_normals=result.config.output.morph_normals,
         normal_map=result.colours.normal_map,
@@ -127,24 +130,25 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
 
 def _comment(result: Reconstruction) -> str:
     names = "; ".join(f"{x.name} ({x.spdx})" for x in result.licences)
-    return f"made by headrecon from {result.image.path.name}; licences: {names}"
+    photos = ", ".join(p.sitting.image.path.name for p in result.photos)
+    return f"made by headrecon from {photos}; licences: {names}"
 
 
-def scene_of(result: Reconstruction) -> HeadScene:
-    """What the pictures of a report show."""
-    points = embed(result.posed, result.assets.landmarks["mediapipe478"]).astype(np.float32)
-    camera = result.fit.pinholes[0]
-    fitted, _ = project_points(points, camera)
+def scene_of(result: Reconstruction, index: int = 0) -> HeadScene:
+    """What the pictures of a report show: the head and one of its photos."""
+    photo = result.photos[index]
+    points = embed(photo.posed, result.assets.landmarks["mediapipe478"]).astype(np.float32)
+    fitted, _ = project_points(points, photo.camera)
     return HeadScene(
         result.assets,
-        result.image.image_srgb,
-        camera,
+        photo.sitting.image.image_srgb,
+        photo.camera,
         result.neutral,
-        result.posed,
+        photo.posed,
         result.texture,
-        result.observation.landmarks[:, :2],
+        photo.sitting.observation.landmarks[:, :2],
         fitted,
-        result.colours.light,
+        photo.light,
     )
 
 
@@ -162,11 +166,12 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
     covariance = result.fit.posterior.marginal("betas")
     regions = {k: asdict(v) for k, v in region_sigmas(result.assets, result.neutral, covariance).items()}
     metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
-    write_transforms(folder / "transforms.json", result.fit.pinholes[0], [path.name])
+    cameras = photo_cameras(result)
+    write_transforms(folder / "transforms.json", cameras, [p.sitting.image.path.name for p in result.photos])
     write_json(folder / "landmarks3d.json", landmarks_document(result.landmarks), digits=6)
     write_text(folder / "config.yaml", as_yaml(result.config))
     content = ReportContent(
-        title=path.name,
+        title=path.name if len(result.photos) == 1 else f"{path.name} and {len(result.photos) - 1} more",
         preview=shown.preview,
         figures=metric,
         licences=result.licences,
@@ -182,10 +187,10 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
     result.timings.add("documents", start)
     record = HeadRecord(
         assets=result.assets,
-        params=result.fit.arrays,
+        params=result.photos[0].fit.arrays,
         cameras=result.fit.pinholes[0],
         image=path,
-        image_sha256=sha256_of(path) if path.is_file() else "",
+        image_sha256=_sha256(path),
         focal_source=result.focal_source,
         metric=metric,
         licences=result.licences,
@@ -196,8 +201,52 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
         light=None if result.colours.light is None else light_to_document(result.colours.light),
         hair=_hair_document(result),
         regions=regions,
+        photos=_photo_records(result),
     )
     write_json(folder / "head.json", head_document(record))
+
+
+def _sha256(path: Path) -> str:
+    return sha256_of(path) if path.is_file() else ""
+
+
+def _photo_records(result: Reconstruction) -> list[PhotoRecord]:
+    """All photos in the order in which they were given; nothing to list where there was one."""
+    out = {x.index: PhotoRecord(x.path, _sha256(x.path), x.reason) for x in result.left_out}
+    for photo in result.photos:
+        path, found = photo.sitting.image.path, photo.fit.residuals[0]
+        residual = {"median_px": found.median_px, "rms_percent": found.rms_percent}
+        out[photo.sitting.index] = PhotoRecord(
+            path, _sha256(path), None, photo.fit.arrays, photo.camera, photo.sitting.focal_source, residual
+        )
+    return [out[i] for i in sorted(out)] if len(out) > 1 else []
+
+
+def photo_cameras(result: Reconstruction) -> list[Cameras]:
+    """The cameras of all photos in one world (numpy): their own where they were known, else the first photo's.
+
+    There the head stands still as in the first photo, and the cameras stand about it.
+    """
+    cameras = [p.camera for p in result.photos]
+    if result.cameras_known:
+        return cameras
+    first = _rigid_motion(result, 0)
+    return [
+        replace(c, viewmats=c.viewmats.astype(np.float64) @ _rigid_motion(result, i) @ invert_rigid(first))
+        for i, c in enumerate(cameras)
+    ]
+
+
+def _rigid_motion(result: Reconstruction, index: int) -> Float[np.ndarray, "4 4"]:
+    """How a photo's head stands in the world of its camera, as a motion of the neutral head."""
+    fit, assets = result.photos[index].fit, result.assets
+    x, where = fit.flat[0], fit.layout.slices
+    rest = assets.v_template + assets.shapedirs @ x[where["betas"]]
+    root = assets.J_regressor[0].astype(np.float64) @ rest
+    out = np.eye(4)
+    out[:3, :3] = so3.exp(x[where["global_orient"]])
+    out[:3, 3] = root + x[where["transl"]] - out[:3, :3] @ root
+    return out
 
 
 def _hair_document(result: Reconstruction) -> dict[str, float] | None:

@@ -1,16 +1,17 @@
-"""One photo to a head: the stages in their order, and nothing else. `headrecon.reconstruct` is this module's.
+"""Photos to a head: the stages in their order, and nothing else. `headrecon.reconstruct` is this module's.
 
-load picture -> load model and networks -> find the face -> fit landmarks -> fit pixels -> hair -> texture ->
+load model and networks -> load the pictures, find the face (`several`: of one person in all) -> fit landmarks ->
+fit pixels -> hair -> texture ->
 `Reconstruction`, whose `save` writes the output folder (`headrecon.outputs`). What draft leaves out it does not import.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -20,8 +21,7 @@ from headrecon.config import ReconstructConfig, resolve
 from headrecon.errors import InputError
 from headrecon.fitting.detector_noise import photo_options
 from headrecon.fitting.metric_scale import MetricKnowledge
-from headrecon.fitting.photo import CameraHint, LandmarkFit, LandmarkFitter
-from headrecon.io.exif import FocalHint
+from headrecon.fitting.photo import LandmarkFit, LandmarkFitter
 from headrecon.io.images import LoadedImage, from_array, load_image
 from headrecon.io.runs import Timings
 from headrecon.licences import licences_of
@@ -30,6 +30,7 @@ from headrecon.models.store import load_head
 from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.perception.networks import load_networks
 from headrecon.rendering.lighting import Lighting
+from headrecon.several import Company, ImageLike, LeftOut, gather
 from headrecon.stages import Colours, Engine, Sitting
 from headrecon.structures import Cameras, FaceObservation, HeadAssets, HeadParams, Licence
 
@@ -40,31 +41,69 @@ Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
+class PhotoResult:
+    """The head in one of the photos. posed: vertices as there, with hair, in the world of `camera` (numpy).
+
+    fit: the answer as seen from this photo: its parameters, residuals and figures. light: of the photo, where known.
+    """
+
+    sitting: Sitting
+    fit: LandmarkFit
+    posed: Float[np.ndarray, "V 3"]
+    light: Lighting | None = None
+
+    @property
+    def camera(self) -> Cameras:
+        return self.fit.pinholes[0]
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """A reconstructed head and everything that led to it. Vertices are in metres; see docs/conventions.md.
 
-    neutral: the identity at rest, +y up, facing +z. posed: as in the photo, in the world of `cameras` (the photo's).
-    Both have the hair's volume where `hair` is not None (`hair.offsets`, metres on the neutral head). colours: texture,
-    normal map and the photo's light. relight: another light to show the head in.
-    metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 % interval.
+    photos: what went into it; the first shows the face best, and what is said of "the photo" is said of it. left_out:
+    photos that were given and not used. cameras_known: all stand in one world, that of the file they came from.
+    fit: joint, one row per photo in the order of `photos`.
+    neutral: the identity at rest, +y up, facing +z, with the hair's volume where `hair` is not None (`hair.offsets`,
+    metres on the neutral head). colours: texture, normal map and the photo's light. relight: another light to show the
+    head in. metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 % interval.
     """
 
     config: ReconstructConfig
-    image: LoadedImage
-    observation: FaceObservation
+    photos: tuple[PhotoResult, ...]
     assets: HeadAssets
     fit: LandmarkFit
     neutral: Float[np.ndarray, "V 3"]
-    posed: Float[np.ndarray, "V 3"]
     landmarks: dict[str, Float[np.ndarray, "L 3"]]
     colours: Colours
     metric: dict[str, Any]
-    focal_source: str
     licences: tuple[Licence, ...]
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
     hair: HairLift | None = None
     relight: Lighting | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    cameras_known: bool = False
+
+    @property
+    def image(self) -> LoadedImage:
+        """The photo."""
+        return self.photos[0].sitting.image
+
+    @property
+    def observation(self) -> FaceObservation:
+        """What was seen in it, as detected."""
+        return self.photos[0].sitting.observation
+
+    @property
+    def posed(self) -> Float[np.ndarray, "V 3"]:
+        """Vertices as in the photo, in the world of `cameras`."""
+        return self.photos[0].posed
+
+    @property
+    def focal_source(self) -> str:
+        """Where the photo's focal length comes from: exif, user, estimated or known."""
+        return self.photos[0].sitting.focal_source
 
     @property
     def texture(self) -> UInt8[np.ndarray, "S S 3"]:
@@ -73,12 +112,12 @@ class Reconstruction:
 
     @property
     def params(self) -> HeadParams:
-        """The head's parameters as tensors (`fit.arrays` in numpy)."""
+        """The head's parameters as tensors, a row per photo (`fit.arrays` in numpy)."""
         return self.fit.params
 
     @property
     def cameras(self) -> Cameras:
-        """The photo's camera as tensors (`fit.pinholes[0]` in numpy)."""
+        """The photo's camera as tensors (`photos[0].camera` in numpy)."""
         return self.fit.camera
 
     def save(self, out_dir: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None) -> Path:
@@ -102,17 +141,18 @@ def load_engine(config: ReconstructConfig, progress: Progress | None = None) -> 
 
 
 def reconstruct(
-    image: str | os.PathLike[str] | UInt8[np.ndarray, "H W 3"],
+    image: ImageLike | Sequence[ImageLike],
     config: ReconstructConfig | None = None,
     *,
     engine: Engine | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Reconstruction:
-    """Reconstruct the head in one photo.
+    """Reconstruct the head in one photo, or the one head that several photos show.
 
-    image: a file, or an upright sRGB picture as uint8 [H,W,3]. config: all settings (`headrecon.config.resolve`
-    makes one from a preset); settings: single ones by key with "__" for ".", such as `knowledge__ipd_mm=63`.
+    image: a file, or an upright sRGB picture as uint8 [H,W,3]; or a list of such, which share identity and size while
+    each has its own expression, pose, light and camera. config: all settings (`headrecon.config.resolve` makes one from
+    a preset); settings: single ones by key with "__" for ".", such as `knowledge__ipd_mm=63`.
     engine: a loaded model and networks to use again. progress: called with the stage and the share done, 0..1.
     Raises InputError, NoFaceFound, AssetError or NetworkUnavailable, each saying what to do.
     """
@@ -120,75 +160,65 @@ def reconstruct(
     relight = None if config.output.relight is None else stages.light_from(config.output.relight)
     timings = Timings()
     report = progress or (lambda stage, fraction: None)
-    report("reading the photo", 0.0)
-    with timings.stage("read"):
-        loaded = load_image(image) if isinstance(image, (str, os.PathLike)) else from_array(image)
-    report("loading model and networks", 0.05)
+    report("loading model and networks", 0.0)
     with timings.stage("load"):
-        engine = engine or load_engine(config, lambda stage, f: report(stage, 0.05 + 0.2 * f))
-    report("finding the face", 0.2)
+        engine = engine or load_engine(config, lambda stage, f: report(stage, 0.15 * f))
+    report("finding the face", 0.15)
     with timings.stage("see"):
-        sitting, face_warning = _look(loaded, engine, config)
+        company = _look(image, engine, config)
+    sittings = company.sittings
     report("fitting the head", 0.25)
     with timings.stage("fit"):
-        focal, focal_source = _focal_hint(loaded, config)
-        hint, knowledge = CameraHint(focal=focal), _knowledge(config)
-        fit = engine.fitter.fit(sitting.fitted, hint, knowledge)
+        knowledge = _knowledge(config)
+        fit = engine.fitter.fit([s.fitted for s in sittings], [s.hint for s in sittings], knowledge, rig=company.rig)
     if config.fit.dense:
         report("fitting the photo's pixels", 0.3)
         with timings.stage("dense"):
-            fit = stages.refine(engine, fit, sitting, hint, knowledge)
+            fit = stages.refine(engine, fit, sittings, knowledge, company.rig)
     hair = None
     if config.hair.lift:
         report("shaping the hair", 0.4)
         with timings.stage("hair"):
-            hair = stages.lift_hair(engine, fit, sitting)
+            hair = stages.lift_hair(engine, fit, sittings)
     neutral, posed = stages.heads(engine, fit, None if hair is None else hair.offsets)
     report("painting the texture", 0.45)
     with timings.stage("texture"):
-        if config.texture.detail == "sketch":
-            colours = stages.sketch(engine, fit, sitting, posed, config.texture.size)
-        else:
-            colours = stages.paint(engine, fit, sitting, (neutral, posed, hair), config.texture.size)
-    heard = [loaded.warnings, [face_warning] if face_warning else [], fit.warnings, hair.warnings if hair else []]
+        paint = stages.sketch if config.texture.detail == "sketch" else stages.paint
+        colours = paint(engine, fit, sittings, (neutral, posed, hair), config.texture.size)
+    heard = [company.warnings, fit.warnings, hair.warnings if hair else []]
     return Reconstruction(
         config=config,
-        image=loaded,
-        observation=sitting.observation,
+        photos=tuple(
+            PhotoResult(s, fit.of_view(i), posed[i], colours.lights[i] if colours.lights else None)
+            for i, s in enumerate(sittings)
+        ),
         assets=engine.assets,
         fit=fit,
         neutral=neutral,
-        posed=posed,
-        landmarks=_named_landmarks(engine.assets, posed if config.output.posed else neutral),
+        landmarks=_named_landmarks(engine.assets, posed[0] if config.output.posed else neutral),
         colours=colours,
         metric={**fit.figures, **fit.view_figures[0]},
-        focal_source=focal_source,
         licences=(*engine.assets.licences, *engine.networks.licences, *licences_of(["anny-landmarks"])),
         warnings=tuple(text for group in heard for text in group),
         timings=timings,
         hair=hair,
         relight=relight,
+        left_out=company.left_out,
+        cameras_known=company.rig is not None,
     )
 
 
-def _look(image: LoadedImage, engine: Engine, config: ReconstructConfig) -> tuple[Sitting, str | None]:
-    """The face that is asked for, the mask of its person where a later stage wants it, and a warning about others."""
-    observations = observe_faces(image.image_srgb, engine.networks)
-    observation, warning = choose_face(observations, config.perception.face)
-    mask = None
-    if config.fit.dense or config.hair.lift or config.texture.detail == "full":
-        from headrecon.perception.person_mask import person_mask
-
-        mask = person_mask(image.image_srgb, engine.networks, observation)
-    return Sitting(image, observation, mask, _refined(observation, image, engine, config)), warning
-
-
-def _refined(
-    face: FaceObservation, image: LoadedImage, engine: Engine, config: ReconstructConfig
-) -> FaceObservation | None:
-    """The face as the fit takes it. The refiner knows our networks and head model, no others."""
-    wanted = config.fit.refine and config.perception.task is None
-    return engine.refined(face, image.image_srgb) if wanted else None
+def _look(image: ImageLike | Sequence[ImageLike], engine: Engine, config: ReconstructConfig) -> Company:
+    """What the photo, or the photos, show."""
+    if isinstance(image, list | tuple):
+        return gather(image, engine, config)
+    one = cast(ImageLike, image)
+    if config.photos.cameras is not None:
+        return gather([one], engine, config)
+    loaded = load_image(one) if isinstance(one, str | os.PathLike) else from_array(one)
+    observation, warning = choose_face(observe_faces(loaded.image_srgb, engine.networks), config.perception.face)
+    heard = (*loaded.warnings, warning) if warning else loaded.warnings
+    return Company((stages.sit(loaded, observation, engine, config),), (), heard)
 
 
 def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> ReconstructConfig:
@@ -200,15 +230,6 @@ def _configured(config: ReconstructConfig | None, settings: dict[str, Any]) -> R
 def _knowledge(config: ReconstructConfig) -> MetricKnowledge:
     k = config.knowledge
     return MetricKnowledge(ipd_mm=k.ipd_mm, focal_px=k.focal_px, distance_m=k.distance_m)
-
-
-def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHint | None, str]:
-    """What is known of the focal length and where it came from: the user's word comes before EXIF's."""
-    if config.knowledge.focal_px is not None:
-        return None, "user"
-    if image.focal is not None and config.fit.exif_focal:
-        return image.focal, "exif"
-    return None, "estimated"
 
 
 def _named_landmarks(assets: HeadAssets, vertices: Float[np.ndarray, "V 3"]) -> dict[str, Float[np.ndarray, "L 3"]]:

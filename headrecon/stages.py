@@ -5,7 +5,8 @@ They import what they need when they run: torch and SciPy cost more than a whole
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from headrecon.config import ReconstructConfig
 from headrecon.errors import InputError
 from headrecon.fitting.fit_report import LandmarkFit
 from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.photo import CameraHint, LandmarkFitter
+from headrecon.fitting.rig import Rig
+from headrecon.io.exif import FocalHint
 from headrecon.io.images import LoadedImage
 from headrecon.models.posed_mesh import embed, posed_vertices
 from headrecon.perception.networks import Networks
@@ -90,6 +94,11 @@ class Sitting:
     mask: Float[np.ndarray, "H W"] | None = None
     #: as the fit takes it, after `Engine.refined`; None: as detected
     refined: FaceObservation | None = None
+    #: what is known of the camera, and who says so
+    hint: CameraHint = field(default_factory=CameraHint)
+    focal_source: str = "estimated"
+    #: the photo's place among those that were given
+    index: int = 0
 
     @property
     def fitted(self) -> FaceObservation:
@@ -101,72 +110,123 @@ class Sitting:
 class Colours:
     """Textures in the model's UVs (row 0 is v = 1).
 
-    texture: sRGB; albedo where `light` is known, which then is the photo's light in the axes of its camera; else the
-    colours as photographed. normal_map: tangent-space relief as glTF has it, where the photo showed any.
+    texture: sRGB; albedo where `lights` are known, which then are the photos' lights, each in the axes of its camera;
+    else the colours as photographed. normal_map: tangent-space relief as glTF has it, where the photo showed any.
     """
 
     texture: UInt8[np.ndarray, "S S 3"]
     normal_map: UInt8[np.ndarray, "N N 3"] | None = None
-    light: Lighting | None = None
+    lights: tuple[Lighting | None, ...] = ()
+
+    @property
+    def light(self) -> Lighting | None:
+        """The (first) photo's light."""
+        return self.lights[0] if self.lights else None
+
+
+def sit(
+    image: LoadedImage,
+    face: FaceObservation,
+    engine: Engine,
+    config: ReconstructConfig,
+    index: int = 0,
+    name: str = "",
+) -> Sitting:
+    """A photo and its face, with what the later stages want: a closer look, the person's mask, the camera."""
+    mask = None
+    if config.fit.dense or config.hair.lift or config.texture.detail == "full":
+        from headrecon.perception.person_mask import person_mask
+
+        mask = person_mask(image.image_srgb, engine.networks, face)
+    # The refiner knows our networks and head model, no others.
+    closer = config.fit.refine and config.perception.task is None
+    refined = engine.refined(face, image.image_srgb) if closer else None
+    focal, source = _focal_hint(image, config)
+    return Sitting(image, face, mask, refined, CameraHint(focal=focal, name=name), source, index)
+
+
+def _focal_hint(image: LoadedImage, config: ReconstructConfig) -> tuple[FocalHint | None, str]:
+    """What is known of the focal length and where it came from: the user's word comes before EXIF's."""
+    if config.knowledge.focal_px is not None:
+        return None, "user"
+    if image.focal is not None and config.fit.exif_focal:
+        return image.focal, "exif"
+    return None, "estimated"
+
+
+def frontal_size(face: FaceObservation) -> float:
+    """How well a photo shows the face: the distance between the pupils in pixels, less the more it is turned."""
+    from headrecon.perception.faces import eye_distance_px
+    from headrecon.perception.shape_reader import yaw_of
+
+    turned = float(yaw_of(face.landmarks[None].astype(np.float64))[0])
+    return eye_distance_px(face) * max(float(np.cos(turned)), 0.0) ** 6
 
 
 def refine(
-    engine: Engine, fit: LandmarkFit, sitting: Sitting, hint: CameraHint, knowledge: MetricKnowledge
+    engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting], knowledge: MetricKnowledge, rig: Rig | None = None
 ) -> LandmarkFit:
-    """The fit with the photo's pixels taken into account; the landmark fit itself where they do not agree with it."""
+    """The fit with the photos' pixels taken into account; the landmark fit itself where they do not agree with it."""
     from headrecon.fitting.dense.refine import DensePhoto
 
-    photo = DensePhoto(sitting.image.image_srgb, sitting.fitted, sitting.mask, hint)
-    return engine.dense.refine(fit, photo, knowledge).fit
+    photos = [DensePhoto(s.image.image_srgb, s.fitted, s.mask, s.hint) for s in sittings]
+    return engine.dense.refine(fit, photos, knowledge, rig).fit
 
 
-def lift_hair(engine: Engine, fit: LandmarkFit, sitting: Sitting) -> HairLift:
+def lift_hair(engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting]) -> HairLift:
     """The hair's volume: offsets of the neutral head."""
     from headrecon.appearance import hair
 
-    return hair.lift_hair(engine.head_model, fit.params, _photo(fit, sitting))
+    return hair.lift_hair(engine.head_model, fit.of_view(0).params, _photo(fit.of_view(0), sittings[0]))
 
 
 def heads(
     engine: Engine, fit: LandmarkFit, offsets: Float[np.ndarray, "V 3"] | None
-) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"]]:
-    """Neutral and posed vertices, float32, both with the offsets (metres on the neutral head)."""
-    joints, flat = engine.fitter.models.points, fit.flat[0]
+) -> tuple[Float[np.ndarray, "V 3"], tuple[Float[np.ndarray, "V 3"], ...]]:
+    """Neutral vertices and those as posed in each photo, float32, all with the offsets (metres on the neutral head)."""
+    joints = engine.fitter.models.points
     betas = fit.layout.slices["betas"]
-    still = np.zeros_like(flat)
-    still[betas] = flat[betas]
-    neutral, posed = (posed_vertices(engine.assets, joints, x, offsets).astype(np.float32) for x in (still, flat))
-    return neutral, posed
+    still = np.zeros_like(fit.flat[0])
+    still[betas] = fit.flat[0][betas]
+    neutral, *posed = (posed_vertices(engine.assets, joints, x, offsets).astype(np.float32) for x in (still, *fit.flat))
+    return neutral, tuple(posed)
 
 
-def sketch(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np.ndarray, "V 3"], size: int) -> Colours:
-    """The quick texture, without torch: see `appearance.sketch`."""
+def sketch(
+    engine: Engine,
+    fit: LandmarkFit,
+    sittings: Sequence[Sitting],
+    head: tuple[Float[np.ndarray, "V 3"], Sequence[Float[np.ndarray, "V 3"]], HairLift | None],
+    size: int,
+) -> Colours:
+    """The quick texture, without torch, from the photo that shows the face best: see `appearance.sketch`."""
     from headrecon.appearance.sketch import sketch_texture
 
-    return Colours(sketch_texture(engine.assets, posed, sitting.image.image_srgb, fit.pinholes[0], size))
+    return Colours(sketch_texture(engine.assets, head[1][0], sittings[0].image.image_srgb, fit.pinholes[0], size))
 
 
 def paint(
     engine: Engine,
     fit: LandmarkFit,
-    sitting: Sitting,
-    head: tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "V 3"], HairLift | None],
+    sittings: Sequence[Sitting],
+    head: tuple[Float[np.ndarray, "V 3"], Sequence[Float[np.ndarray, "V 3"]], HairLift | None],
     size: int,
 ) -> Colours:
-    """The full texture: see `appearance.texture`. head: neutral and posed vertices, and the hair on them."""
+    """The full texture: see `appearance.texture`. head: neutral vertices, those posed in each photo, and the hair."""
     from headrecon.appearance.texture import make_texture
 
     neutral, posed, hair = head
     covered = None if hair is None else hair.hair_vertices
-    made = make_texture(engine.assets, posed, _aligned(engine, fit, sitting, posed), size, covered, neutral)
-    return Colours(made.image, made.normal_map, made.light)
+    aligned = _aligned(engine, fit.of_view(0), sittings[0], posed[0])
+    made = make_texture(engine.assets, posed[0], aligned, size, covered, neutral)
+    return Colours(made.image, made.normal_map, (made.light, *[None] * (len(sittings) - 1)))
 
 
 def _aligned(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np.ndarray, "V 3"]) -> Photo:
     """The photo with its features where the fitted head has them."""
     from headrecon.appearance.feature_alignment import align_features, feature_field
     from headrecon.fitting.landmarks import visibility_of
-    from headrecon.geometry.cameras import project_points
+    from headrecon.geometry.cameras import camera_centers, project_points
     from headrecon.geometry.mesh import vertex_normals
 
     models = engine.fitter.models
@@ -174,8 +234,9 @@ def _aligned(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np
     normals = vertex_normals(posed.astype(np.float64), models.triangles)
     points = embed(posed.astype(np.float64), marks)[:468]
     pixels, _ = project_points(points, fit.pinholes[0])
+    from_camera = points - camera_centers(fit.pinholes[0]).astype(np.float64)
     detected = sitting.observation.landmarks[:468, :2].astype(np.float64)
-    field = feature_field(pixels, detected, visibility_of(embed(normals, marks)[:468], points))
+    field = feature_field(pixels, detected, visibility_of(embed(normals, marks)[:468], from_camera))
     return align_features(_photo(fit, sitting), field)
 
 

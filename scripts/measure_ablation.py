@@ -33,6 +33,7 @@ from headrecon.io.exif import FocalHint
 from headrecon.models.posed_mesh import posed_vertices
 from headrecon.perception.faces import choose_face, observe_faces
 from headrecon.perception.person_mask import person_mask
+from headrecon.structures import FaceObservation
 
 #: How much wider than the population the prior of the row "wide" is.
 WIDE = 3.0
@@ -51,9 +52,8 @@ VARIANTS = (
 class Ablation(Bench):
     """What one process keeps besides what the accuracy script keeps."""
 
-    def __init__(self, options: Settings, wanted: tuple[str, ...]) -> None:
+    def __init__(self, options: Settings) -> None:
         super().__init__(options)
-        self.wanted = wanted
         assets, fitter = self.engine.assets, self.engine.fitter
         # Directions three times as long under the same N(0, I): a prior three times as wide.
         self.wide = LandmarkFitter(replace(assets, shapedirs=WIDE * assets.shapedirs), fitter.options)
@@ -79,25 +79,26 @@ class Ablation(Bench):
         assert refined.shape is not None
         assets, fitter = engine.assets, engine.fitter
         network = assets.v_template + assets.shapedirs @ refined.shape.mean.astype(assets.shapedirs.dtype)
-        known = CameraHint(focal=FocalHint(photo.focal_px, KNOWN_LOG, "known"))
-        faces = {
-            DETECTED: seen, WIDE_PRIOR: seen, POINTS: replace(refined, shape=None),
-            SHAPE: replace(seen, shape=refined.shape), REFINED: refined, REFINED_FOCAL: refined,
-        }  # fmt: skip
         out = {AVERAGE: assets.v_template, NETWORK: network}
-        starts: dict[str, LandmarkFit] = {}
-        for name, face in faces.items():
-            # What the dense stage starts from is needed in any case.
-            if name in self.wanted or name in (REFINED, REFINED_FOCAL):
-                using = self.wide if name == WIDE_PRIOR else fitter
-                starts[name] = using.fit(face, known if name == REFINED_FOCAL else CameraHint(), MetricKnowledge())
-                out[name] = self.neutral(using, starts[name])
+
+        def fit(
+            name: str, face: FaceObservation, using: LandmarkFitter = fitter, hint: CameraHint | None = None
+        ) -> LandmarkFit:
+            found = using.fit(face, hint or CameraHint(), MetricKnowledge())
+            out[name] = self.neutral(using, found)
+            return found
+
+        fit(DETECTED, seen)
+        fit(WIDE_PRIOR, seen, self.wide)
+        fit(POINTS, replace(refined, shape=None))
+        fit(SHAPE, replace(seen, shape=refined.shape))
+        start = fit(REFINED, refined)
         for name, dense in self.dense.items():
-            if name in self.wanted:
-                out[name] = self._dense(dense, starts[REFINED], DensePhoto(image, refined, mask, CameraHint()))
-        if ALL_FOCAL in self.wanted:
-            out[ALL_FOCAL] = self._dense(engine.dense, starts[REFINED_FOCAL], DensePhoto(image, refined, mask, known))
-        return {name: out[name] for name in self.wanted}
+            out[name] = self._dense(dense, start, DensePhoto(image, refined, mask, CameraHint()))
+        known = CameraHint(focal=FocalHint(photo.focal_px, KNOWN_LOG, "known"))
+        start = fit(REFINED_FOCAL, refined, hint=known)
+        out[ALL_FOCAL] = self._dense(engine.dense, start, DensePhoto(image, refined, mask, known))
+        return out
 
     def _dense(self, dense: DenseFitter, start: LandmarkFit, photo: DensePhoto) -> np.ndarray:
         return self.neutral(dense.fitter, dense.refine(start, photo, MetricKnowledge()).fit)
@@ -116,10 +117,10 @@ class Ablation(Bench):
 _work: Callable[[int], list[dict[str, Any]]] | None = None
 
 
-def _start(options: Settings, wanted: tuple[str, ...]) -> None:
+def _start(options: Settings) -> None:
     global _work  # noqa: PLW0603 - one per worker process
     torch.set_num_threads(1)
-    _work = Ablation(options, wanted).scores
+    _work = Ablation(options).scores
 
 
 def _scores(seed: int) -> list[dict[str, Any]]:
@@ -148,17 +149,15 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--first-seed", type=int, default=500)
     parser.add_argument("--outside-mm", type=float, default=0.0, help="rms of what no identity mode can express")
-    parser.add_argument("--variants", help="numbers of the rows wanted, as 0,6,9; the average head is 0 (default: all)")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rows", type=Path, help="JSON lines; people that are there already are not done again")
     args = parser.parse_args()
-    wanted = VARIANTS if args.variants is None else tuple(VARIANTS[int(k)] for k in args.variants.split(","))
     rows = [json.loads(line) for line in args.rows.read_text().splitlines()] if args.rows and args.rows.exists() else []
     done = {r["seed"] for r in rows}
     todo = [s for s in range(args.first_seed, args.first_seed + args.subjects) if s not in done]
     settings = Settings(args.truth, "all", args.outside_mm, 1.0, {})
     context = multiprocessing.get_context("spawn")
-    with context.Pool(min(args.processes, max(len(todo), 1)), _start, (settings, wanted)) as pool:
+    with context.Pool(min(args.processes, max(len(todo), 1)), _start, (settings,)) as pool:
         for found in pool.imap_unordered(_scores, todo):
             rows += found
             if args.rows:

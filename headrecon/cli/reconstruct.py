@@ -1,4 +1,4 @@
-"""`headrecon reconstruct`: a photo to a metric, rigged head."""
+"""`headrecon reconstruct`: a photo, or several of one person, to a metric, rigged head."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headrecon.config import ReconstructConfig, Setting, preset_names, settings
 if TYPE_CHECKING:
     from headrecon.batch import BatchItem
 
-ABOUT = "turn a photo of a person into a metric, rigged, textured 3D head"
+ABOUT = "turn a photo of a person, or several of the same one, into a metric, rigged, textured 3D head"
 
 #: Flags that stand for a setting. Every other setting is reached with --set; --help lists them at its end.
 FLAGS: dict[str, str] = {
@@ -25,18 +25,24 @@ FLAGS: dict[str, str] = {
     "--posed": "output.posed",
     "--texture-size": "texture.size",
     "--relight": "output.relight",
+    "--strict": "photos.strict",
+    "--cameras": "photos.cameras",
+    "--camera-unit": "photos.camera_unit",
+    "--refine-cameras": "photos.refine_cameras",
+    "--moving": "photos.moving",
     "--seed": "seed",
     "--task": "perception.task",
     "--device": "device",
 }
 
 #: What stands for a text in the help, where it is not a name.
-_TEXTS = {"--task": "FILE", "--relight": "NAME|FILE"}
+_TEXTS = {"--task": "FILE", "--relight": "NAME|FILE", "--cameras": "FILE|DIR"}
 
 EXAMPLES = """examples:
   headrecon reconstruct me.jpg --out out/me
   headrecon reconstruct me.jpg --out out/me --preset draft
   headrecon reconstruct me.jpg --out out/me --ipd-mm 63 --relight sunset
+  headrecon reconstruct front.jpg left.jpg right.jpg --out out/me
   headrecon reconstruct people/ --batch --out out/people
 """
 
@@ -48,7 +54,10 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
     )  # fmt: skip
     known = settings()
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="a photo; with --batch, photos and folders of photos"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="a photo; several photos, or a folder of them, of one person; with --batch, of a person each",
     )
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write; see docs/formats.md for what it holds"
@@ -87,23 +96,12 @@ def add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from headrecon.batch import check_exists, find_photos
-    from headrecon.errors import InputError
+    from headrecon.batch import find_photos
 
     config = _config_of(args)
     if args.batch:
         return _run_batch(find_photos(args.inputs), config, args)
-    if len(args.inputs) > 1:
-        raise InputError(
-            f"{len(args.inputs)} inputs given; one photo makes one head. For a head of each, add --batch "
-            "(joining several photos of one person is not there yet)"
-        )
-    photo = Path(args.inputs[0])
-    check_exists(photo)
-    if photo.is_dir():
-        find_photos([photo])
-        raise InputError(f"{photo} is a folder; expected a photo. To reconstruct every photo in it, add --batch")
-    return _run_single(photo, config, args)
+    return _run_one_head(find_photos(args.inputs), config, args)
 
 
 def _config_of(args: argparse.Namespace) -> ReconstructConfig:
@@ -132,17 +130,18 @@ def read_config(path: Path, kind: type) -> Any:
     return config.flatten(config.parse_yaml(text, str(path)), str(path), kind)
 
 
-def _run_single(photo: Path, config: ReconstructConfig, args: argparse.Namespace) -> int:
+def _run_one_head(photos: list[Path], config: ReconstructConfig, args: argparse.Namespace) -> int:
     from headrecon.cli.console import Progress, warn
 
-    with Progress(f"headrecon: reconstructing {photo}") as progress:
+    what = str(photos[0]) if len(photos) == 1 else f"one head from {len(photos)} photos"
+    with Progress(f"headrecon: reconstructing {what}") as progress:
         from headrecon.io.runs import check_output_folder
 
         check_output_folder(args.out, args.overwrite)
         progress("loading the libraries", 0.0)
         from headrecon.pipeline import reconstruct
 
-        result = reconstruct(photo, config, progress=progress)
+        result = reconstruct(photos[0] if len(photos) == 1 else photos, config, progress=progress)
         result.save(args.out, overwrite=args.overwrite, progress=progress)
         seconds = progress.seconds
     out = Path(args.out)

@@ -27,6 +27,7 @@ class SyntheticOptions:
     tone, masculine: of the look (`looks.draw_look`); drawn when None. hair: False leaves every head bald.
     outside_mm: rms of a smooth displacement of the face that the model's identity space cannot express.
     blur_px, noise: of the camera, at most (noise in shares of white). texture_size: of the painted skin.
+    shot: which of several photos of the same person: another camera, pose, expression, gaze, light and backdrop.
     """
 
     size: int = 640
@@ -46,6 +47,7 @@ class SyntheticOptions:
     blur_px: float = 0.6
     noise: float = 0.012
     texture_size: int = 768
+    shot: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,15 +82,18 @@ def draw_view(rng: np.random.Generator, options: SyntheticOptions) -> View:
     return View(Cameras(flip, k, size, size), distance, angles)
 
 
-def draw_scene(assets: HeadAssets, rng: np.random.Generator, options: SyntheticOptions) -> Scene:
-    """Draw identity, expression, pose and a camera that holds the head."""
+def draw_scene(
+    assets: HeadAssets, rng: np.random.Generator, options: SyntheticOptions, betas: Float[Tensor, "1 Nb"] | None = None
+) -> Scene:
+    """Draw identity, expression, pose and a camera that holds the head. betas: the person, where known already."""
     view = draw_view(rng, options)
     size, focal, distance = options.size, float(view.cameras.Ks[0, 0]), view.distance_m
     orient = torch.tensor(view.angles, dtype=torch.float32)[None]
     params = HeadParams.zeros(assets.num_betas, assets.num_expressions)
     gaze = np.radians(rng.uniform(-1, 1, 2) * options.gaze)
     look = torch.tensor([gaze[0] * 0.6, gaze[1], 0.0], dtype=torch.float32)[None]
-    betas = torch.tensor(rng.normal(size=(1, assets.num_betas)) * options.identity_scale, dtype=torch.float32)
+    drawn = torch.tensor(rng.normal(size=(1, assets.num_betas)) * options.identity_scale, dtype=torch.float32)
+    betas = drawn if betas is None else betas
     params = replace(
         params, betas=betas, expression=_expression(assets, rng, options), global_orient=orient,
         leye_pose=look, reye_pose=look,

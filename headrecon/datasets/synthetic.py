@@ -76,6 +76,9 @@ def synthetic_photo(
     studio = _studio(assets, model, options.texture_size)
     rng, look_rng, light_rng = (np.random.default_rng([seed, stream]) for stream in range(3))
     scene = draw_scene(assets, rng, options)
+    if options.shot:
+        shot_rng, light_rng = (np.random.default_rng([seed, stream, options.shot]) for stream in (4, 5))
+        scene = draw_scene(assets, shot_rng, options, scene.params.betas)
     iris = float(rng.normal(IRIS_DIAMETER_M, IRIS_SIGMA_M))
     look = draw_look(look_rng, options.tone, options.masculine)
     look = look if options.hair else replace(look, hair_mm=0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import numpy as np
@@ -47,7 +47,8 @@ class ResidualReport:
 class LandmarkFit:
     """The answer of the landmark stage for B photos of one person.
 
-    params: batch of B with the same betas. cameras: one per photo, standing at the world's origin and looking along -z.
+    params: batch of B with the same betas. cameras: one per photo, standing at the world's origin and looking along -z,
+    or where they are known to stand; the head that belongs to each is in the same world.
     Both as tensors, made when first asked for; `arrays` and `pinholes` are the same in numpy, and `flat` are the
     parameters in float64 as `ParamLayout` orders them.
     posterior: covariance over the blocks of `values` (see `fitting.parameters` for what they mean).
@@ -91,6 +92,17 @@ class LandmarkFit:
         """The first photo's camera."""
         return self.cameras[0]
 
+    def of_view(self, index: int) -> LandmarkFit:
+        """The same answer as if that photo were the only one: its parameters, camera, figures and residuals."""
+        one = slice(index, index + 1)
+        return replace(
+            self,
+            flat=self.flat[one],
+            pinholes=self.pinholes[one],
+            view_figures=self.view_figures[one],
+            residuals=self.residuals[one],
+        )
+
     @property
     def betas_sigma(self) -> Float[np.ndarray, " Nb"]:
         """Posterior deviation of each identity coefficient (1 means that the photo says nothing about it)."""
@@ -112,7 +124,7 @@ def build_fit(
     diameter = iris.diameter_mm(float(values["log_iris"][0]))
     figures["iris_mm"] = Figure.positive(diameter, diameter * float(posterior.sigma("log_iris")[0]), "mm")
     return LandmarkFit(
-        flat=np.stack([v.head.flat(values) for v in views]),
+        flat=np.stack([v.head.world_flat(values, _root(models, values)) for v in views]),
         layout=models.points.layout,
         pinholes=tuple(_camera(v, values) for v in views),
         values=values,
@@ -126,11 +138,17 @@ def build_fit(
     )
 
 
+def _root(models: FitModels, values: dict[str, np.ndarray]) -> Float[np.ndarray, "3"]:
+    """The person's root joint at rest."""
+    x = models.points.layout.zeros()
+    x[models.points.layout.slices["betas"]] = values["betas"]
+    return models.points.joints(x)[0]
+
+
 def _camera(view: View, values: dict[str, np.ndarray]) -> Cameras:
-    focal, (cx, cy) = view.head.focal(values), view.head.geometry.principal
-    intrinsics = np.array([[focal, 0.0, cx], [0.0, focal, cy], [0.0, 0.0, 1.0]], dtype=np.float32)
-    viewmat = np.diag(np.array([1.0, -1.0, -1.0, 1.0], dtype=np.float32))
-    return Cameras(viewmat, intrinsics, *view.image_size)
+    (fx, fy), (cx, cy) = view.head.focals(values), view.head.geometry.principal
+    intrinsics = np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]], dtype=np.float32)
+    return Cameras(view.head.viewmat(values).astype(np.float32), intrinsics, *view.image_size)
 
 
 def _view_figures(
@@ -147,9 +165,9 @@ def _view_figures(
 
 
 def _residual_report(models: FitModels, problem: Problem, view: View, values: dict[str, np.ndarray]) -> ResidualReport:
-    pixels = view.head.project(values, models.points.evaluate(view.head.flat(values)))[: groups.NUM_MESH]
+    pixels = view.head.project(values, view.head.evaluate(models.points, values))[: groups.NUM_MESH]
     errors = np.linalg.norm(pixels - view.marks[: groups.NUM_MESH, :2], axis=1)
-    tag = view.head.names["placement"]
+    tag = view.head.tag
     for residual in problem.residuals:
         if residual.name == f"outline {tag}":
             across = residual.evaluate(values)
@@ -172,8 +190,8 @@ def _warnings(
 ) -> list[str]:
     out = []
     for index, (view, report) in enumerate(zip(views, reports, strict=True)):
-        where = "the photo" if len(views) == 1 else f"photo {index + 1}"
-        yaw = yaw_deg(values[view.head.names["global_orient"]])
+        where = "the photo" if len(views) == 1 else view.name or f"photo {index + 1}"
+        yaw = yaw_deg(so3.log(view.head.orient(values)))
         if abs(yaw) > LARGE_YAW_DEG:
             out.append(f"in {where} the head turns {abs(yaw):.0f} degrees to the side; its far half is guessed")
         if report.rms_percent > POOR_FIT_PERCENT:

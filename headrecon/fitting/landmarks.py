@@ -107,12 +107,12 @@ class LandmarkResidual:
         return r if self.noise_block is None else r + self._weighted_modes @ values[self.noise_block]
 
     def evaluate(self, values: Values) -> Float[np.ndarray, " M"]:
-        pixels = self.view.project(values, self.points.evaluate(self.view.flat(values)))
+        pixels = self.view.project(values, self.view.evaluate(self.points, values))
         return self._residual(pixels, values)
 
     def linearize(self, values: Values) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M K"]]:
-        points, jac = self.points.jacobian(self.view.flat(values))
-        pixels, columns = self.view.project_linear(values, points, jac, self.weights)
+        points, slopes = self.view.linearize(self.points, values)
+        pixels, columns = self.view.project_linear(values, points, slopes, self.weights)
         flat = columns.reshape(-1, self.view.num_columns)
         if self.noise_block is not None:
             flat = np.concatenate([flat, self._weighted_modes], axis=1)

@@ -111,11 +111,11 @@ class IrisResidual:
         return (predicted - self.log_size_px) / self.sigma
 
     def evaluate(self, values: Values) -> Float[np.ndarray, " M"]:
-        return self._residual(values, self.points.evaluate(self.view.flat(values)))
+        return self._residual(values, self.view.evaluate(self.points, values))
 
     def linearize(self, values: Values) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M K"]]:
-        points, jac = self.points.jacobian(self.view.flat(values))
-        columns = self.view.columns(values, jac)[:, 2, :] / -points[:, 2:]
+        points, slopes = self.view.linearize(self.points, values)
+        columns = slopes[:, 2, :] / -points[:, 2:]
         columns[:, -1] += 1.0
         out = np.concatenate([columns, np.ones((len(points), 1))], axis=1) / self.sigma[:, None]
         return self._residual(values, points), out
@@ -129,13 +129,13 @@ class EyeDistance:
     points: PointModel
 
     def evaluate(self, values: Values) -> float:
-        return float(np.linalg.norm(self.points.evaluate(self.view.flat(values)).mean(0)))
+        return float(np.linalg.norm(self.view.evaluate(self.points, values).mean(0)))
 
     def linearize(self, values: Values) -> tuple[float, Float[np.ndarray, " K"]]:
-        points, jac = self.points.jacobian(self.view.flat(values))
+        points, columns = self.view.linearize(self.points, values)
         middle = points.mean(0)
         length = float(np.linalg.norm(middle))
-        return length, middle @ self.view.columns(values, jac).mean(0) / length
+        return length, middle @ columns.mean(0) / length
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from jaxtyping import Float
 
 from headrecon.fitting.least_squares import Values
 from headrecon.geometry import so3
-from headrecon.geometry.cameras import project_with_jacobian
-from headrecon.models.point_model import ParamLayout
+from headrecon.geometry.cameras import invert_rigid, project_with_jacobian
+from headrecon.models.point_model import ParamLayout, PointModel
 from headrecon.structures import POSE_FIELDS
 
 #: World (OpenGL-like) to OpenCV camera axes, for a camera at the origin looking along -z.
@@ -42,22 +42,60 @@ class ViewGeometry:
     anchor: Float[np.ndarray, "3"]  # metres, head space, template
     root: Float[np.ndarray, "3"]  # the root joint of the template, about which global_orient turns
     principal: Float[np.ndarray, "2"]  # pixels
+    #: focal length along x and along y as shares of the one that `log_focal` stands for: pixels need not be square
+    aspect: tuple[float, float] = (1.0, 1.0)
+    #: T_cam_world of the camera in the user's world (OpenCV axes), where that is known
+    viewmat: Float[np.ndarray, "4 4"] | None = None
 
 
 class HeadView:
-    """One photo's mapping from solver blocks to points and pixels, with derivatives."""
+    """One photo's mapping from solver blocks to points and pixels, with derivatives.
 
-    def __init__(self, layout: ParamLayout, geometry: ViewGeometry, names: Mapping[str, str]) -> None:
-        self.layout, self.geometry, self.names = layout, geometry, dict(names)
-        self.blocks = tuple(self.names[role] for role in ROLES)
+    Points are handed out in the camera's own world (see above); `rig.RigView` is the view of a camera whose place is
+    known. index: which of the photos this is, for names of residuals.
+    """
+
+    roles = ROLES
+
+    def __init__(self, layout: ParamLayout, geometry: ViewGeometry, names: Mapping[str, str], index: int = 0) -> None:
+        self.layout, self.geometry, self.names, self.index = layout, geometry, dict(names), index
+        self.blocks = tuple(self.names[role] for role in self.roles)
         linear = layout.num_betas + layout.num_expressions
         self._orient = slice(linear, linear + 3)
         self._pose_end = linear + 3 * len(POSE_FIELDS)
-        self.num_columns = self._pose_end + 4
+        self.num_columns = self._pose_end + len(self._place_roles())
+
+    def _place_roles(self) -> list[str]:
+        """A role for each column after the poses."""
+        return ["placement"] * 3 + ["log_focal"]
+
+    @property
+    def tag(self) -> str:
+        """What the names of this view's residuals end with."""
+        return f"photo {self.index}"
 
     def focal(self, values: Values) -> float:
         """Focal length in pixels."""
         return float(np.exp(values[self.names["log_focal"]][0]))
+
+    def evaluate(self, model: PointModel, values: Values) -> Float[np.ndarray, "L 3"]:
+        """Points before the camera."""
+        return self.to_camera(values, model.evaluate(self.flat(values)))
+
+    def linearize(
+        self, model: PointModel, values: Values
+    ) -> tuple[Float[np.ndarray, "L 3"], Float[np.ndarray, "L 3 K"]]:
+        """Points before the camera, and their derivatives by this view's blocks."""
+        points, jac = model.jacobian(self.flat(values))
+        return points, self._columns(values, jac)
+
+    def to_camera(self, values: Values, points: Float[np.ndarray, "L 3"]) -> Float[np.ndarray, "L 3"]:
+        """Points of the head that `flat` describes, in the camera's own world."""
+        return points
+
+    def orient(self, values: Values) -> Float[np.ndarray, "3 3"]:
+        """How the head is turned before the camera."""
+        return so3.exp(values[self.names["global_orient"]])
 
     def flat(self, values: Values) -> Float[np.ndarray, " P"]:
         """The flat parameter vector of `PointModel`."""
@@ -76,6 +114,23 @@ class HeadView:
         scale = -place[2] / focal_px
         return np.array([place[0] / scale, -place[1] / scale, np.log(scale)])
 
+    def viewmat(self, values: Values) -> Float[np.ndarray, "4 4"]:
+        """T_cam_world of the camera, OpenCV axes: at the origin, looking along -z, unless its place is known."""
+        known = self.geometry.viewmat
+        return np.diag([*CAMERA_AXES, 1.0]) if known is None else known
+
+    def world_flat(self, values: Values, root: Float[np.ndarray, "3"]) -> Float[np.ndarray, " P"]:
+        """`flat` in the world of `viewmat`. root: the root joint of this person at rest (`PointModel.joints`)."""
+        x = self.flat(values)
+        if self.geometry.viewmat is None:
+            return x
+        # p = R (x - root) + root + t in the camera's own world, which the user's turns and shifts.
+        to_user = invert_rigid(self.geometry.viewmat) @ np.diag([*CAMERA_AXES, 1.0])
+        orient, transl = self.layout.slices["global_orient"], self.layout.slices["transl"]
+        x[transl] = to_user[:3, :3] @ (root + x[transl]) + to_user[:3, 3] - root
+        x[orient] = so3.log(to_user[:3, :3] @ so3.exp(x[orient]))
+        return x
+
     def _turned_anchor(self, orient: np.ndarray) -> np.ndarray:
         g = self.geometry
         return so3.exp(orient) @ (g.anchor - g.root) + g.root
@@ -84,8 +139,8 @@ class HeadView:
         u, v, s = values[self.names["placement"]]
         return np.exp(s) * np.array([u, -v, -self.focal(values)])
 
-    def columns(self, values: Values, jac: Float[np.ndarray, "L 3 P"]) -> Float[np.ndarray, "L 3 K"]:
-        """World-point derivatives with respect to this view's blocks, from those of `PointModel`."""
+    def _columns(self, values: Values, jac: Float[np.ndarray, "L 3 P"]) -> Float[np.ndarray, "L 3 K"]:
+        """Derivatives of the points before the camera by this view's blocks, from those of `PointModel`."""
         out = np.empty((len(jac), 3, self.num_columns))
         out[:, :, : self._pose_end] = jac[:, :, : self._pose_end]
         arm = self._turned_anchor(values[self.names["global_orient"]]) - self.geometry.root
@@ -104,18 +159,22 @@ class HeadView:
         return out
 
     def project(self, values: Values, points: Float[np.ndarray, "L 3"]) -> Float[np.ndarray, "L 2"]:
-        """Pixels of world points."""
+        """Pixels of points before the camera."""
         camera = points * CAMERA_AXES
-        return self.focal(values) * camera[:, :2] / camera[:, 2:] + self.geometry.principal
+        return self.focals(values) * camera[:, :2] / camera[:, 2:] + self.geometry.principal
+
+    def focals(self, values: Values) -> Float[np.ndarray, "2"]:
+        """Focal lengths in pixels along x and y."""
+        return self.focal(values) * np.array(self.geometry.aspect)
 
     def project_linear(
-        self, values: Values, points: Float[np.ndarray, "L 3"], jac: Float[np.ndarray, "L 3 P"], weights: Any
+        self, values: Values, points: Float[np.ndarray, "L 3"], columns: Float[np.ndarray, "L 3 K"], weights: Any
     ) -> tuple[Float[np.ndarray, "L 2"], Float[np.ndarray, "L D K"]]:
-        """Pixels, and derivatives of `weights` [L,D,2] times the pixels with respect to this view's blocks."""
+        """Pixels, and derivatives of `weights` [L,D,2] times them by this view's blocks; columns: from `linearize`."""
         pixels, d_point, d_log_focal = project_with_jacobian(
-            points * CAMERA_AXES, self.focal(values), self.geometry.principal
+            points * CAMERA_AXES, self.focals(values), self.geometry.principal
         )
         gather = weights @ (d_point * CAMERA_AXES)  # [L,D,3]
-        out = gather @ self.columns(values, jac)
+        out = gather @ columns
         out[:, :, -1] += (weights @ d_log_focal[..., None])[..., 0]
         return pixels, out

@@ -28,23 +28,30 @@ from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
 from headrecon.fitting.posterior import posterior_at
+from headrecon.fitting.rig import FOCAL_SIGMA, Rig, RigView, place_blocks, rig_start, rig_view_names
 from headrecon.fitting.scale_volume import scale_slopes
-from headrecon.fitting.view_residuals import FitModels, View, coarse_residual, view_residuals
+from headrecon.fitting.view_residuals import COARSE_IDS, FitModels, View, coarse_residual, view_residuals
 from headrecon.io.exif import FocalHint
 from headrecon.perception.eye_frame import EyeFrame
 from headrecon.structures import FaceObservation, HeadAssets
 
 IRIS_BLOCK = "log_iris"
+#: Deviation of the log of the iris's size where it is not to say anything about the head's.
+IRIS_UNKNOWN = 0.3
 #: Relative fall of the cost at which the rounds before the last one stop.
 EARLY_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class CameraHint:
-    """What is known about one photo's camera: its focal length, and its principal point if not the centre (pixels)."""
+    """What is known about one photo's camera: its focal length, and its principal point if not the centre (pixels).
+
+    name: what messages call the photo.
+    """
 
     focal: FocalHint | None = None
     principal: tuple[float, float] | None = None
+    name: str = ""
 
 
 class LandmarkFitter:
@@ -72,10 +79,12 @@ class LandmarkFitter:
         hints: CameraHint | Sequence[CameraHint] | None = None,
         knowledge: MetricKnowledge | None = None,
         one_camera: bool = False,
+        rig: Rig | None = None,
     ) -> LandmarkFit:
         """Fit one photo, or several of the same person. See `fit_landmarks`.
 
-        one_camera: all pictures were taken with one focal length, as the frames of a video are.
+        one_camera: all pictures were taken with one focal length, as the frames of a video are. rig: the photos'
+        cameras, where they are known.
         """
         many = [observations] if isinstance(observations, FaceObservation) else list(observations)
         if not many:
@@ -84,9 +93,11 @@ class LandmarkFitter:
             hints = [hints or CameraHint()] * len(many)
         if len(hints) != len(many):
             raise InputError(f"expected one camera hint per photo ({len(many)}), found {len(hints)}")
+        if rig is not None and len(rig.Ks) != len(many):
+            raise InputError(f"expected one known camera per photo ({len(many)}), found {len(rig.Ks)}")
         with one_blas_thread():
             shared = ("betas", "log_focal") if one_camera else ("betas",)
-            return _Fit(self, many, hints, knowledge or MetricKnowledge(), shared).run()
+            return _Fit(self, many, hints, knowledge or MetricKnowledge(), shared, rig).run()
 
 
 def fit_landmarks(
@@ -115,9 +126,10 @@ class _Fit:
         hints: Sequence[CameraHint],
         knowledge: MetricKnowledge,
         shared: tuple[str, ...] = ("betas",),
+        rig: Rig | None = None,
     ) -> None:
         self.shared = shared  # what all views have in common
-        self.assets, self.models = fitter.assets, fitter.models
+        self.assets, self.models, self.rig = fitter.assets, fitter.models, rig
         self.options = fitter.options
         self.knowledge = knowledge
         self.views = [self._view(i, o, h) for i, (o, h) in enumerate(zip(observations, hints, strict=True))]
@@ -126,10 +138,7 @@ class _Fit:
     def _view(self, index: int, observation: FaceObservation, hint: CameraHint) -> View:
         marks = self.options.noise.unbiased(groups.check_landmarks(observation.landmarks))
         width, height = observation.image_size
-        principal = np.array(hint.principal if hint.principal is not None else (width / 2, height / 2), float)
-        geometry = ViewGeometry(self.models.anchor, self.models.root, principal)
-        head_view = HeadView(self.models.points.layout, geometry, view_block_names(index, self.shared))
-        focal = focal_prior((width, height), self.knowledge.focal_hint() or hint.focal)
+        head_view, focal = self._camera_view(index, hint, (width, height))
         frame = EyeFrame.of(marks)
         if frame.scale_px < 4:
             raise InputError(
@@ -139,8 +148,23 @@ class _Fit:
         if shape is not None and (shape.model != self.assets.name or len(shape.mean) != self.assets.num_betas):
             shape = None  # of another model's identity space
         return View(
-            head_view, marks, frame, focal, (width, height), observation.blendshapes, f"detector/{index}", shape
-        )
+            head_view, marks, frame, focal, (width, height), observation.blendshapes, f"detector/{index}", shape,
+            hint.name,
+        )  # fmt: skip
+
+    def _camera_view(self, index: int, hint: CameraHint, size: tuple[int, int]) -> tuple[HeadView, FocalHint]:
+        """How a photo sees the head, and what is believed about its focal length."""
+        models, layout, rig = self.models, self.models.points.layout, self.rig
+        if rig is None:
+            principal = np.array(hint.principal if hint.principal is not None else (size[0] / 2, size[1] / 2), float)
+            geometry = ViewGeometry(models.anchor, models.root, principal)
+            focal = focal_prior(size, self.knowledge.focal_hint() or hint.focal)
+            return HeadView(layout, geometry, view_block_names(index, self.shared), index), focal
+        geometry = rig.geometry(index, models.anchor, models.root)
+        focal = FocalHint(rig.focal_px(index), FOCAL_SIGMA, "camera file")
+        if not rig.still:
+            return HeadView(layout, geometry, view_block_names(index, self.shared), index), focal
+        return RigView(layout, geometry, rig_view_names(index), rig.place(index), index), focal
 
     def run(self) -> LandmarkFit:
         values = self._start()
@@ -155,6 +179,13 @@ class _Fit:
     def _start(self) -> dict[str, np.ndarray]:
         began = time.perf_counter()
         values: dict[str, np.ndarray] = {}
+        if self.rig is not None and self.rig.still:
+            ids = np.array(COARSE_IDS)
+            observed = [v.marks[ids, :2] for v in self.views]
+            names = [v.name or f"photo {i + 1}" for i, v in enumerate(self.views)]
+            values |= rig_start(self.rig, observed, self.models.template_marks[ids], self.models.root, names)
+            self.timings["start"] = time.perf_counter() - began
+            return {**values, **{v.head.names["camera"]: np.zeros(6) for v in self.views}}
         for view in self.views:
             g = view.head.geometry
             pose = weak_perspective_pose(self.models.template_marks, view.marks, g.anchor, g.principal)
@@ -168,6 +199,8 @@ class _Fit:
         began = time.perf_counter()
         out = dict(values)
         for view in self.views:
+            if isinstance(view.head, RigView):
+                continue  # the start has it from all photos
             keep = {view.head.names["global_orient"], view.head.names["placement"]}
             blocks = [
                 b if b.name in keep else replace(b, free=np.zeros(b.size, bool))
@@ -186,24 +219,27 @@ class _Fit:
         names, prior = view.head.names, self.options.prior
         blocks = [head_priors.expression_block(self.assets, prior, view.scores, names["expression"])]
         blocks += head_priors.pose_blocks(self.assets, prior, names)
-        blocks.append(Block.make(names["placement"], 3))
-        blocks.append(Block.make(names["log_focal"], 1, mean=np.log(view.focal.focal_px), sigma=view.focal.sigma_log))
+        if isinstance(view.head, RigView):
+            assert self.rig is not None
+            blocks += place_blocks(view.head, view.focal.focal_px, self.rig.refine)
+        else:
+            log_focal = np.log(view.focal.focal_px)
+            free = self.rig is None or self.rig.refine
+            blocks.append(Block.make(names["placement"], 3))
+            blocks.append(Block.make(names["log_focal"], 1, mean=log_focal, sigma=view.focal.sigma_log, free=free))
         blocks.append(noise_block(view.noise_block, self.options.noise))
         return blocks
 
     def _solve_all(self, values: Mapping[str, np.ndarray]) -> tuple[Solution, Problem]:
-        blocks = [self._identity(), self.options.iris.block(IRIS_BLOCK)]
-        for view in self.views:
-            known = {b.name for b in blocks}
-            blocks += [b for b in self._view_blocks(view) if b.name not in known]
+        blocks = self.blocks()
         empty = Problem(blocks, [])
         state = empty.unpack(empty.pack(values))
         for index in range(self.options.outer_rounds):
             began = time.perf_counter()
-            residuals = self._knowledge_residuals()
+            residuals = self.knowledge_residuals()
             for view in self.views:
                 residuals += view_residuals(self.models, self.options, view, state, IRIS_BLOCK)
-            problem = Problem(self._tilted(blocks, state), residuals)
+            problem = Problem(self.tilted(blocks, state), residuals)
             # Only the last round must settle: before it the outline is about to be chosen anew.
             last = index == self.options.outer_rounds - 1
             solver = self.options.solver if last else replace(self.options.solver, cost_tolerance=EARLY_TOLERANCE)
@@ -212,9 +248,21 @@ class _Fit:
             self.timings[f"round_{index + 1}"] = time.perf_counter() - began
         return solution, problem  # pyright: ignore[reportPossiblyUnboundVariable]
 
-    def _tilted(self, blocks: Sequence[Block], state: Mapping[str, np.ndarray]) -> list[Block]:
+    def blocks(self) -> list[Block]:
+        """Everything that may move; what views share is there once."""
+        blocks = [self._identity(), self._iris()]
+        for view in self.views:
+            blocks += self._view_blocks(view)
+        return list({b.name: b for b in blocks}.values())
+
+    def _iris(self) -> Block:
+        block = self.options.iris.block(IRIS_BLOCK)
+        # Cameras that are known measure the iris instead of being measured by it.
+        return replace(block, sigma=np.full(1, IRIS_UNKNOWN)) if self.rig is not None and self.rig.still else block
+
+    def tilted(self, blocks: Sequence[Block], state: Mapping[str, np.ndarray]) -> list[Block]:
         """The blocks with the correction of `scale_volume` on each view's log(depth / focal)."""
-        heads = [v.head for v in self.views]
+        heads = [v.head for v in self.views if "placement" in v.head.names]
         slopes = scale_slopes(state, blocks, heads, self.models.size_gradient)
         tilts = {h.names["placement"]: np.array([0.0, 0.0, s]) for h, s in zip(heads, slopes, strict=True)}
         return [replace(b, tilt=tilts[b.name]) if b.name in tilts else b for b in blocks]
@@ -223,13 +271,13 @@ class _Fit:
         """The solution with the curvature that the landmarks deserve (`FitOptions.stated_noise`)."""
         if self.options.stated_noise is None:
             return solution
-        residuals = self._knowledge_residuals()
+        residuals = self.knowledge_residuals()
         for view in self.views:
             residuals += view_residuals(self.models, self.options.for_posterior(), view, solution.values, IRIS_BLOCK)
         _, _, hessian = Problem(problem.blocks, residuals).normal_equations(solution.x)
         return replace(solution, hessian=hessian)
 
-    def _knowledge_residuals(self) -> list[Residual]:
+    def knowledge_residuals(self) -> list[Residual]:
         known, options = self.knowledge, self.options
         out: list[Residual] = []
         if known.ipd_mm is not None:
@@ -239,6 +287,8 @@ class _Fit:
                 )
             )
         for view in self.views:
+            if isinstance(view.head, RigView):
+                continue
             distance = metric_scale.EyeDistance(view.head, self.models.irises)
             if known.distance_m is not None:
                 log, sigma = np.log(known.distance_m), known.distance_sigma
@@ -246,5 +296,5 @@ class _Fit:
                 log, sigma = np.log(options.distance_m), options.distance_sigma_log
             else:
                 continue
-            out.append(metric_scale.DistanceResidual(f"distance {view.head.blocks[2]}", distance, float(log), sigma))
+            out.append(metric_scale.DistanceResidual(f"distance {view.head.tag}", distance, float(log), sigma))
         return out

@@ -104,11 +104,13 @@ class View:
     scores: Mapping[str, float] | None
     noise_block: str  # the detector's modes, then the scaling gap
     shape: ShapeEstimate | None = None  # of this head model's identity
+    name: str = ""  # what messages call the photo
 
 
 def surface(models: FitModels, view: View, values: Values) -> tuple[np.ndarray, np.ndarray]:
-    """World vertices and unit normals of the posed head."""
+    """Vertices before the camera and unit normals of the posed head."""
     vertices = posed_vertices(models.assets, models.points, view.head.flat(values))
+    vertices = view.head.to_camera(values, vertices)
     return vertices, vertex_normals(vertices, models.triangles)
 
 
@@ -164,11 +166,11 @@ def _points(
     extra = scale * (moved_m if own is None else np.hypot(own, moved_m))
     order = np.array(POINT_IDS)
     weights = whitening(options.noise.sigma[order], view.frame, visible, extra)
-    turn = so3.exp(values[view.head.names["global_orient"]])
+    turn = view.head.orient(values)
     gap = options.size_sigma * scale * (models.scaling_gap @ turn.T)[:, :2] * [1.0, -1.0]
     modes = np.concatenate([modes_px(options.noise, view.frame)[:, order], gap[None]])
     return LandmarkResidual(
-        f"landmarks {view.head.names['placement']}",
+        f"landmarks {view.head.tag}",
         view.head,
         models.points,
         observed,
@@ -206,7 +208,7 @@ def _outline(
     no_gap = np.zeros((1, len(outline.landmarks), 2))
     sigma = options.noise.sigma[outline.landmarks].mean(1) * view.frame.scale_px * options.contour_factor
     return LandmarkResidual(
-        f"outline {view.head.names['placement']}",
+        f"outline {view.head.tag}",
         view.head,
         models.candidates.subset(outline.candidates),
         view.marks[outline.landmarks, :2],
@@ -219,15 +221,14 @@ def _outline(
 
 
 def _irises(models: FitModels, options: FitOptions, view: View, values: Values, iris_block: str) -> IrisResidual:
-    x = view.head.flat(values)
-    head = so3.exp(values[view.head.names["global_orient"]]) @ so3.exp(values[view.head.names["neck_pose"]])
+    head = view.head.orient(values) @ so3.exp(values[view.head.names["neck_pose"]])
     gaze = np.stack([(head @ so3.exp(values[view.head.names[n]]))[:, 2] for n in ("reye_pose", "leye_pose")])
-    centers = models.irises.evaluate(x)
+    centers = view.head.evaluate(models.irises, values)
     rays = -centers / np.linalg.norm(centers, axis=1, keepdims=True)
     # An iris seen from the side is measured badly, as the deeper cornea and the lids cut it.
     turned = np.clip(np.sum(gaze * rays, axis=1), 0.2, 1.0)
     return IrisResidual(
-        f"iris {view.head.names['placement']}",
+        f"iris {view.head.tag}",
         view.head,
         models.irises,
         np.log(groups.iris_sizes_px(view.marks)),

@@ -171,16 +171,19 @@ def camera_centers(cameras: Cameras) -> Float[Array, "*C 3"]:
 
 
 def project_with_jacobian(
-    camera_points: Float[np.ndarray, "N 3"], focal_px: float, principal: Float[np.ndarray, "2"]
+    camera_points: Float[np.ndarray, "N 3"],
+    focal_px: float | Float[np.ndarray, "2"],
+    principal: Float[np.ndarray, "2"],
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2 3"], Float[np.ndarray, "N 2"]]:
-    """Pixels of OpenCV camera points under one focal length, with derivatives for the solvers (numpy float64).
+    """Pixels of OpenCV camera points with derivatives for the solvers (numpy float64).
 
-    Returns pixels, d pixels / d point [N,2,3], and d pixels / d log(focal) [N,2].
+    focal_px: one focal length, or those along x and y. Returns pixels, d pixels / d point [N,2,3],
+    and d pixels / d log(focal) [N,2].
     """
     inverse_z = 1.0 / camera_points[:, 2]
     normalised = camera_points[:, :2] * inverse_z[:, None]
     d_point = np.zeros((len(camera_points), 2, 3))
-    d_point[:, 0, 0] = d_point[:, 1, 1] = focal_px * inverse_z
-    d_point[:, :, 2] = -focal_px * normalised * inverse_z[:, None]
     offset = focal_px * normalised
+    d_point[:, [0, 1], [0, 1]] = focal_px * inverse_z[:, None]
+    d_point[:, :, 2] = -offset * inverse_z[:, None]
     return offset + principal, d_point, offset

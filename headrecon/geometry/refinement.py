@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.structures import Mesh, triangulate
 
-#: Edges longer than this are halved; on a head in a picture of 512 pixels these are fourteen pixels.
-LONGEST_M = 0.008
+#: Edges longer than this are halved; on a head in a picture of 512 pixels these are ten pixels.
+LONGEST_M = 0.006
 _ROUNDS = 3
 #: Ends whose normals differ by more than this cosine lie across a crease, which stays as it is.
 _CREASE = 0.3

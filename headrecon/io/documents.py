@@ -34,12 +34,29 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class PhotoRecord:
+    """One of several photos. reason: why it was not used; of a photo that was, the rest is not None.
+
+    params: of the head in this photo, in the world of `cameras`. residual: figures of how it misses the landmarks.
+    """
+
+    image: Path
+    image_sha256: str | None
+    reason: str | None = None
+    params: HeadParams | None = None
+    cameras: Cameras | None = None
+    focal_source: str = ""
+    residual: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class HeadRecord:
     """Everything that `head.json` says. metric: figures by name with the unit at the end (`ipd_mm`, `distance_m`).
 
     focal_source: where the focal length came from (`exif`, `user`, `estimated`). licences: of all that made this head.
     image_sha256: None when the picture came from memory. light: of the photo (`rendering.light_rigs` writes it). hair:
     what its shape was made from. Both None where they were not looked for. regions: deviations of the shape by region.
+    photos: all that were given, in their order, where there were several.
     """
 
     assets: HeadAssets
@@ -57,6 +74,7 @@ class HeadRecord:
     light: Mapping[str, Any] | None = None
     hair: Mapping[str, Any] | None = None
     regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    photos: Sequence[PhotoRecord] = ()
 
 
 def head_document(record: HeadRecord) -> dict[str, Any]:
@@ -80,11 +98,22 @@ def head_document(record: HeadRecord) -> dict[str, Any]:
         "warnings": list(record.warnings),
         "licences": licences,
         "commercial_use": all(x["commercial"] for x in licences),
+        **({} if not record.photos else {"photos": [_photo(record.assets, x) for x in record.photos]}),
         "image": {"file": record.image.name, "sha256": record.image_sha256 or None},
         "timings_s": dict(record.timings_s),
         "versions": dict(record.versions),
         "config": dict(record.config),
     }
+
+
+def _photo(assets: HeadAssets, photo: PhotoRecord) -> dict[str, Any]:
+    out: dict[str, Any] = {"file": photo.image.name, "sha256": photo.image_sha256 or None, "used": photo.reason is None}
+    if photo.params is None or photo.cameras is None:
+        return {**out, "reason": photo.reason}
+    parameters = _parameters(assets, photo.params)
+    del parameters["betas"]  # identity is the head's
+    camera = _camera(photo.cameras, photo.image, photo.focal_source)
+    return {**out, "parameters": parameters, "camera": camera, "residual": dict(photo.residual)}
 
 
 def _licence(licence: Licence) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,15 +29,39 @@ _DETECTED, _FITTED = (0, 214, 255), (255, 64, 129)
 _OVERLAY = 0.62
 
 
-def contact_sheet(scene: HeadScene, cell: int = 400) -> UInt8[np.ndarray, "H W 3"]:
-    """The ten pictures in two rows, captioned. cell: side of each picture in pixels."""
-    pictures = contact_pictures(scene, cell)
-    rows = -(-len(pictures) // _COLUMNS)
+def contact_sheet(
+    scene: HeadScene, cell: int = 400, further: Mapping[str, HeadScene] | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The ten pictures in two rows, captioned. cell: side of each picture in pixels.
+
+    further: the same head in more photos, by title; each photo is shown beside the head over it, two to a row.
+    """
+    pictures = [*contact_pictures(scene, cell).items()]
+    for title, other in (further or {}).items():
+        pictures += [(f"{title}: {name}", picture) for name, picture in overlay_pictures(other, cell).items()]
+    sheet = _laid_out(pictures[: len(TITLES)], _COLUMNS, cell)
+    if not further:
+        return sheet
+    # Two pictures of each photo: four columns in the width of five.
+    more = _laid_out(pictures[len(TITLES) :], 4, cell)
+    more = np.asarray(
+        Image.fromarray(more).resize(
+            (sheet.shape[1], round(more.shape[0] * sheet.shape[1] / more.shape[1])), Image.Resampling.LANCZOS
+        )
+    )
+    return np.concatenate([sheet, more])
+
+
+def _laid_out(
+    pictures: Sequence[tuple[str, UInt8[np.ndarray, "S S 3"]]], columns: int, cell: int
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Captioned pictures in rows."""
+    rows = -(-len(pictures) // columns)
     pitch_x, pitch_y = cell + _GAP, cell + _CAPTION + _GAP
-    sheet = Image.new("RGB", (_COLUMNS * pitch_x + _GAP, rows * pitch_y + _GAP), _PAPER)
+    sheet = Image.new("RGB", (columns * pitch_x + _GAP, rows * pitch_y + _GAP), _PAPER)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=15)
-    for i, (title, picture) in enumerate(pictures.items()):
-        x, y = _GAP + (i % _COLUMNS) * pitch_x, _GAP + (i // _COLUMNS) * pitch_y
+    for i, (title, picture) in enumerate(pictures):
+        x, y = _GAP + (i % columns) * pitch_x, _GAP + (i // columns) * pitch_y
         sheet.paste(Image.fromarray(picture), (x, y))
         draw.text((x + 2, y + cell + 4), title, fill=_INK, font=font)
     return np.asarray(sheet)
@@ -62,6 +87,14 @@ def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.nd
         np.asarray(Image.fromarray(scene.texture).resize((cell, cell), Image.Resampling.BOX, reducing_gap=2.0)),
     ]
     return dict(zip(TITLES, pictures, strict=True))
+
+
+def overlay_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
+    """The photo with its landmarks, and the geometry over it, each cell x cell."""
+    scene = scene.checked()
+    photo = _cut_photo(scene, cell)
+    drawn = _posed(scene, _photo_crop(scene, cell), Appearance(), RenderOptions(background_srgb=None))
+    return {"landmarks": _draw_landmarks(scene, photo, cell), "geometry": _over(photo, drawn, _OVERLAY)}
 
 
 def head_square(scene: HeadScene) -> tuple[int, int, int, int]:

@@ -35,16 +35,16 @@ def clip_texture(result: TrackResult, reader: VideoReader) -> Painted:
     index, face = result.keyframes[best]
     picture = reader.pictures_at([index])[index]
     fit = result.identity.fit
-    fit = replace(fit, flat=fit.flat[best : best + 1], pinholes=(fit.pinholes[best],))
+    fit = fit.of_view(best)
     image = replace(from_array(picture), path=Path(f"{result.video.path.name} frame {index}"))
     if config.texture.detail == "sketch":
         sitting = Sitting(image, face)
-        _, posed = stages.heads(engine, fit, None)
-        return stages.sketch(engine, fit, sitting, posed, config.texture.size).texture, None, None
+        neutral, posed = stages.heads(engine, fit, None)
+        return stages.sketch(engine, fit, [sitting], (neutral, posed, None), config.texture.size).texture, None, None
     from headrecon.perception.person_mask import person_mask
 
     sitting = Sitting(image, face, person_mask(picture, engine.networks, face))
-    hair = stages.lift_hair(engine, fit, sitting)
-    _, posed = stages.heads(engine, fit, hair.offsets)
-    colours = stages.paint(engine, fit, sitting, (posed, hair), config.texture.size)
+    hair = stages.lift_hair(engine, fit, [sitting])
+    neutral, posed = stages.heads(engine, fit, hair.offsets)
+    colours = stages.paint(engine, fit, [sitting], (neutral, posed, hair), config.texture.size)
     return colours.texture, colours.normal_map, hair.offsets

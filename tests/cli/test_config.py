@@ -123,7 +123,7 @@ def test_wrong_files_are_explained(values: object, message: str) -> None:
 def test_every_setting_is_read_by_the_pipeline() -> None:
     """Except those that describe the run as a whole, or wait for the stages that need them."""
     package = Path(headrecon.__file__).parent
-    code = "".join((package / f"{name}.py").read_text() for name in ("pipeline", "stages", "outputs"))
+    code = "".join((package / f"{name}.py").read_text() for name in ("pipeline", "several", "stages", "outputs"))
     waiting = {"preset", "seed", "device"}
     for key in config.settings():
         used = re.search(rf"\.{key.rpartition('.')[2]}\b", code) is not None

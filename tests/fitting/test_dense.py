@@ -14,7 +14,7 @@ from headrecon.fitting.dense.face_picture import blurred, catmull_rom, crop_face
 from headrecon.fitting.dense.light_model import LightPrior, relative_harmonics, shade, to_lighting
 from headrecon.fitting.dense.options import DenseOptions, GuardOptions
 from headrecon.fitting.dense.photometric import PhotometricResidual, covariance_factors, ring_normals
-from headrecon.fitting.dense.refine import LIGHT_BLOCK, DenseFitter, DensePhoto
+from headrecon.fitting.dense.refine import DenseFitter, DensePhoto
 from headrecon.fitting.dense.silhouette import SilhouetteOptions, match_mask
 from headrecon.fitting.dense.skin_prior import OPPONENT, SkinPrior, ambient_openness
 from headrecon.fitting.dense.trust import TrustOptions, extra_variance, first_light
@@ -142,9 +142,9 @@ def _residual(dense: DenseFitter, scene: Scene, values: dict[str, np.ndarray]) -
     light, trust = first_light(some, picture.sample(place[active])[0], normals, none, TrustOptions(), LightPrior())
     extra = extra_variance(some, trust, np.ones(len(some)), 2)
     factors = covariance_factors(some, extra)
-    return PhotometricResidual("photo", view.head, some, picture, crop, LIGHT_BLOCK, factors, none), {
+    return PhotometricResidual("photo", view.head, some, picture, crop, "light/0", factors, none), {
         **values,
-        LIGHT_BLOCK: light,
+        "light/0": light,
     }
 
 
@@ -380,7 +380,7 @@ def test_the_rim_meets_the_mask_and_hair_only_pushes_inwards(
 
     view, slices = _view(dense, scene), fitter.models.points.layout.slices
     names, x = view.head.names, scene.truth.x
-    values = {**fitter.fit(scene.observation, HINT).values, LIGHT_BLOCK: LIGHT}
+    values = {**fitter.fit(scene.observation, HINT).values, "light/0": LIGHT}
     values |= {names[r]: x[slices[r]] for r in ("betas", "expression", "global_orient")}
     values[names["log_focal"]] = np.array([np.log(FOCAL)])
     values[names["placement"]] = view.head.placement_of(x[slices["transl"]], x[slices["global_orient"]], FOCAL)

@@ -19,7 +19,7 @@ from headrecon.rendering.lighting import Lighting
 
 @dataclass(frozen=True)
 class SkinReport:
-    """What the photo showed of the skin, per compared vertex of the model.
+    """What the (first) photo showed of the skin, per compared vertex of the model.
 
     albedo_linear: reflectance up to the brightness that light and skin share. trust: 0..1, low under glasses, hair,
     beard, shadows, highlights. light: of the photo, in world axes (the camera's, y up); it holds the skin's mean tone.
@@ -73,10 +73,10 @@ def objection(start: LandmarkFit, refined: LandmarkFit, cost_before: float, guar
     """Why a refined fit should not replace the landmark fit, or None."""
     if not np.isfinite(refined.cost) or refined.cost >= cost_before:
         return "they agree no better with the refined head"
-    old, new = start.residuals[0].rms_percent, refined.residuals[0].rms_percent
-    allowed = old * (1 + guard.misfit_share) + guard.misfit_percent
-    if new > allowed:
-        return f"it would miss the landmarks by {new:.1f} % of the eye distance instead of {old:.1f} %"
+    for before, after in zip(start.residuals, refined.residuals, strict=True):
+        old, new = before.rms_percent, after.rms_percent
+        if new > old * (1 + guard.misfit_share) + guard.misfit_percent:
+            return f"it would miss the landmarks by {new:.1f} % of the eye distance instead of {old:.1f} %"
     moved = _deviations_moved(start, refined)
     if moved > guard.identity_deviations:
         return f"it would be {moved:.1f} deviations from what the landmarks allow"

@@ -74,7 +74,7 @@ class PhotometricResidual:
 
     def raw(self, values: Values) -> Float[np.ndarray, "D N"]:
         """Residuals per opponent channel in log units, not whitened."""
-        points = self.skin.model.evaluate(self.view.flat(values))
+        points = self.view.evaluate(self.skin.model, values)
         pixels = self.view.project(values, points[self.skin.own])
         observed, _ = self.picture.sample(self.crop.to_crop(pixels))
         shading = shade(values[self.light_block], ring_normals(self.skin, points).normals)
@@ -100,10 +100,10 @@ class PhotometricResidual:
     ) -> tuple[Float[np.ndarray, "D N"], Float[np.ndarray, "D N K"], Float[np.ndarray, "D N 27"]]:
         """Residuals in log units and their derivatives by the view's blocks and by the light."""
         skin, turn = self.skin, self._turn
-        points, jac = skin.model.jacobian(self.view.flat(values))
+        points, slopes = self.view.linearize(skin.model, values)
         ring = ring_normals(skin, points)
         pixels, d_point, d_log_focal = project_with_jacobian(
-            points[skin.own] * CAMERA_AXES, self.view.focal(values), self.view.geometry.principal
+            points[skin.own] * CAMERA_AXES, self.view.focals(values), self.view.geometry.principal
         )
         observed, slope = self.picture.sample(self.crop.to_crop(pixels))
         shading = shade(values[self.light_block], ring.normals)
@@ -111,7 +111,7 @@ class PhotometricResidual:
         slope = (turn @ slope).transpose(1, 0, 2) * self.crop.scale  # [D,N,2]
         by_place = np.einsum("dnp,npk->dnk", slope, d_point * CAMERA_AXES)
         by_normal = -(turn @ shading.by_normal).transpose(1, 0, 2)
-        columns = self.view.columns(values, jac).reshape(-1, self.view.num_columns)
+        columns = slopes.reshape(-1, self.view.num_columns)
         head = (self._weights(by_place, by_normal, ring) @ columns).reshape(len(turn), len(skin), -1)
         head[:, :, -1] += np.einsum("dnp,np->dn", slope, d_log_focal)
         return residual, head, -(turn @ shading.by_light).transpose(1, 0, 2)

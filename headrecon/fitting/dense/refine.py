@@ -1,4 +1,4 @@
-"""The dense stage: a landmark fit refined with the photo's pixels.
+"""The dense stage: a landmark fit refined with the pixels of its photo, or of its photos.
 
 What the landmark stage has (landmarks, outline, irises, priors) keeps acting; two residuals join: the photo's colours
 against shaded skin, and the head's rim against the person mask. Visibility, trust and first light are found anew for
@@ -8,7 +8,7 @@ each grain, coarse to fine; between them Gauss-Newton moves identity, expression
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,10 +33,10 @@ from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.options import FitOptions
 from headrecon.fitting.photo import IRIS_BLOCK, CameraHint, LandmarkFitter, _Fit
 from headrecon.fitting.posterior import posterior_at
-from headrecon.fitting.view_residuals import surface, view_residuals
+from headrecon.fitting.rig import Rig
+from headrecon.fitting.view_residuals import FitModels, View, surface, view_residuals
 from headrecon.structures import FaceObservation
 
-LIGHT_BLOCK = "light/0"
 #: Share of skin in the neighbourhood of a point below which its blurred colour is not used.
 MIN_SUPPORT = 0.35
 #: What blurring does to a point counts as known to this share: it changes with the shape that is being sought.
@@ -78,58 +78,50 @@ class DenseFitter:
             self.skin = SkinPoints.build(fitter.models.assets, self.options.skin)
             self.outline = OutlinePoints.build(fitter.models.assets)
 
-    def refine(self, fit: LandmarkFit, photo: DensePhoto, knowledge: MetricKnowledge | None = None) -> DenseFit:
-        """Refine the landmark fit of one photo. Hint and knowledge must be those that the fit was made with.
+    def refine(
+        self,
+        fit: LandmarkFit,
+        photos: DensePhoto | Sequence[DensePhoto],
+        knowledge: MetricKnowledge | None = None,
+        rig: Rig | None = None,
+    ) -> DenseFit:
+        """Refine the landmark fit of one photo, or of several. Hints, knowledge and rig must be those of the fit.
 
-        Never worse by what can be told from the photo: unless the joint cost falls and the landmarks stay where they
+        Never worse by what can be told from the photos: unless the joint cost falls and the landmarks stay where they
         are (`GuardOptions`), the result holds the landmark fit itself and says why. Deterministic.
         """
+        many = [photos] if isinstance(photos, DensePhoto) else list(photos)
+        if len(many) != len(fit.flat):
+            raise ShapeError(f"the fit is of {len(fit.flat)} photos, found {len(many)} to refine it with")
         with one_blas_thread():
-            return _Refinement(self, fit, photo, knowledge or MetricKnowledge()).run()
+            return _Refinement(self, fit, many, (knowledge or MetricKnowledge(), rig)).run()
 
 
 @dataclass(frozen=True)
 class _Round:
-    """What was chosen at the start of a round and is held during its solve."""
+    """What was chosen in one photo at the start of a round and is held during its solve."""
 
-    state: dict[str, np.ndarray]
+    light: Float[np.ndarray, "27"]
     photometric: PhotometricResidual
     rim: LandmarkResidual | None
     trust: np.ndarray
 
 
-class _Refinement:
-    """One run: holds what the rounds hand to each other."""
+class _PhotoLook:
+    """One photo as the rounds look at it."""
 
-    def __init__(self, dense: DenseFitter, fit: LandmarkFit, photo: DensePhoto, knowledge: MetricKnowledge) -> None:
-        self.dense, self.options, self.start, self.photo = dense, dense.options, fit, photo
-        self.stage = _Fit(dense.fitter, [photo.observation], [photo.hint or CameraHint()], knowledge)
-        self.models, self.view = self.stage.models, self.stage.views[0]
+    def __init__(
+        self, dense: DenseFitter, models: FitModels, view: View, photo: DensePhoto, state: Mapping[str, np.ndarray]
+    ) -> None:
+        self.dense, self.options, self.models, self.view = dense, dense.options, models, view
+        self.light_block = f"light/{view.head.index}"
+        vertices, _ = surface(models, view, state)
+        at = vertices[dense.skin.vertex]
+        self.pixels_per_m = view.head.focal(state) / float(-at[:, 2].mean())
+        pixels = view.head.project(state, at)
+        self.crop: FaceCrop = crop_face(photo.image_srgb, photo.mask, pixels, self.pixels_per_m)
 
-    def run(self) -> DenseFit:
-        began = time.perf_counter()
-        state = dict(self.start.values)
-        vertices, _ = surface(self.models, self.view, state)
-        at = vertices[self.dense.skin.vertex]
-        self.pixels_per_m = self.view.head.focal(state) / float(-at[:, 2].mean())
-        pixels = self.view.head.project(state, at)
-        self.crop: FaceCrop = crop_face(self.photo.image_srgb, self.photo.mask, pixels, self.pixels_per_m)
-        current, solution, problem = None, None, None
-        for grain, iterations in zip(self.options.grains_m, self.options.iterations, strict=True):
-            found = self._round(state, grain)
-            if found is None:
-                return keep(self.start, "too little skin is seen for the photo's pixels to refine the head")
-            current = found
-            problem = self._problem(current)
-            solver = replace(self.stage.options.solver, max_iterations=iterations, cost_tolerance=COST_TOLERANCE)
-            solution = solve(problem, current.state, solver)
-            state = solution.values
-        assert current is not None
-        assert solution is not None
-        assert problem is not None
-        return self._result(current, solution, problem, began)
-
-    def _round(self, state: Mapping[str, np.ndarray], grain: float) -> _Round | None:
+    def round(self, state: Mapping[str, np.ndarray], grain: float) -> _Round | None:
         """Choose visible points, blur the photo over visible skin, fit the light to the head as it stands."""
         o, skin, head = self.options, self.dense.skin, self.view.head
         mesh = surface(self.models, self.view, state)
@@ -153,9 +145,8 @@ class _Refinement:
         extra = trusting.extra_variance(some, trust, support[active], o.channels)
         extra += (GRAIN_ERROR * (effect @ OPPONENT.T)[:, : o.channels]) ** 2
         factors = covariance_factors(some, extra, o.caution**2)
-        residual = PhotometricResidual("photo 0", head, some, picture, self.crop, LIGHT_BLOCK, factors, effect)
-        values = {**state, LIGHT_BLOCK: light}
-        return _Round(values, residual, self._rim(values, mesh, seen), trust)
+        residual = PhotometricResidual(head.tag, head, some, picture, self.crop, self.light_block, factors, effect)
+        return _Round(light, residual, self._rim({**state, self.light_block: light}, mesh, seen), trust)
 
     def _rim(
         self, values: Mapping[str, np.ndarray], mesh: tuple[np.ndarray, np.ndarray], seen: Seen
@@ -163,49 +154,89 @@ class _Refinement:
         if not self.options.use_silhouette or self.crop.mask is None:
             return None
         o, head = self.options.silhouette, self.view.head
-        match = match_mask(self.dense.outline, head, values, mesh, self.crop, seen, values[LIGHT_BLOCK], o)
+        match = match_mask(self.dense.outline, head, values, mesh, self.crop, seen, values[self.light_block], o)
         if len(match.index) == 0:
             return None
         return silhouette_residual(self.dense.outline, head, match, self.pixels_per_m, o)
 
-    def _blocks(self) -> list[Block]:
-        stage = self.stage
-        blocks = [stage._identity(), stage.options.iris.block(IRIS_BLOCK), *stage._view_blocks(self.view)]
-        light = self.options.light.block(LIGHT_BLOCK)
+
+class _Refinement:
+    """One run: holds what the rounds hand to each other."""
+
+    def __init__(
+        self,
+        dense: DenseFitter,
+        fit: LandmarkFit,
+        photos: Sequence[DensePhoto],
+        known: tuple[MetricKnowledge, Rig | None],
+    ) -> None:
+        self.dense, self.options, self.start = dense, dense.options, fit
+        hints = [p.hint or CameraHint() for p in photos]
+        self.stage = _Fit(dense.fitter, [p.observation for p in photos], hints, known[0], rig=known[1])
+        self.models = self.stage.models
+        state = dict(fit.values)
+        self.looks = [
+            _PhotoLook(dense, self.models, v, p, state) for v, p in zip(self.stage.views, photos, strict=True)
+        ]
+
+    def run(self) -> DenseFit:
+        began = time.perf_counter()
+        state = dict(self.start.values)
+        rounds, solution, problem = [], None, None
+        for grain, iterations in zip(self.options.grains_m, self.options.iterations, strict=True):
+            # A photo that shows too little skin still has its landmarks.
+            rounds = [r for r in (look.round(state, grain) for look in self.looks) if r is not None]
+            if not rounds:
+                return keep(self.start, "too little skin is seen for the photo's pixels to refine the head")
+            state |= {r.photometric.light_block: r.light for r in rounds}
+            problem = self._problem(rounds, state)
+            solver = replace(self.stage.options.solver, max_iterations=iterations, cost_tolerance=COST_TOLERANCE)
+            solution = solve(problem, state, solver)
+            state = solution.values
+        assert solution is not None
+        assert problem is not None
+        return self._result(rounds, solution, problem, began)
+
+    def _blocks(self, rounds: Sequence[_Round]) -> list[Block]:
         # Channels that are not compared keep the light of `first_light`.
         channels = self.options.channels if self.options.photometric else 0
-        return [*blocks, replace(light, free=compared(channels))]
+        lights = [self.options.light.block(r.photometric.light_block) for r in rounds]
+        return [*self.stage.blocks(), *(replace(light, free=compared(channels)) for light in lights)]
 
-    def _problem(self, current: _Round) -> Problem:
-        blocks = self.stage._tilted(self._blocks(), current.state)
-        return Problem(blocks, [*self._sparse(self.stage.options, current.state), *self._dense_terms(current, 1.0)])
+    def _problem(self, rounds: Sequence[_Round], state: Mapping[str, np.ndarray]) -> Problem:
+        blocks = self.stage.tilted(self._blocks(rounds), state)
+        return Problem(blocks, [*self._sparse(self.stage.options, state), *self._dense_terms(rounds, 1.0)])
 
     def _sparse(self, options: FitOptions, values: Mapping[str, np.ndarray]) -> list[Residual]:
-        known = self.stage._knowledge_residuals()
-        return [*known, *view_residuals(self.models, options, self.view, values, IRIS_BLOCK)]
-
-    def _dense_terms(self, current: _Round, factor: float) -> list[Residual]:
-        """The two dense residuals, their deviations times a factor."""
-        out: list[Residual] = []
-        if self.options.photometric:
-            photometric = current.photometric
-            out.append(replace(photometric, factors=tuple(factor * f for f in photometric.factors)))
-        if current.rim is not None:
-            out.append(replace(current.rim, weights=current.rim.weights / factor))
+        out = self.stage.knowledge_residuals()
+        for view in self.stage.views:
+            out += view_residuals(self.models, options, view, values, IRIS_BLOCK)
         return out
 
-    def _result(self, current: _Round, solution: Solution, problem: Problem, began: float) -> DenseFit:
-        before = problem.cost(problem.pack({**self.start.values, LIGHT_BLOCK: current.state[LIGHT_BLOCK]}))
+    def _dense_terms(self, rounds: Sequence[_Round], factor: float) -> list[Residual]:
+        """The two dense residuals of each photo, their deviations times a factor."""
+        out: list[Residual] = []
+        for one in rounds:
+            if self.options.photometric:
+                factors = tuple(factor * f for f in one.photometric.factors)
+                out.append(replace(one.photometric, factors=factors))
+            if one.rim is not None:
+                out.append(replace(one.rim, weights=one.rim.weights / factor))
+        return out
+
+    def _result(self, rounds: Sequence[_Round], solution: Solution, problem: Problem, began: float) -> DenseFit:
+        lights = {r.photometric.light_block: r.light for r in rounds}
+        before = problem.cost(problem.pack({**self.start.values, **lights}))
         honest = self._sparse(self.stage.options.for_posterior(), solution.values)
-        stated = [*honest, *self._dense_terms(current, self.options.posterior_factor)]
+        stated = [*honest, *self._dense_terms(rounds, self.options.posterior_factor)]
         _, gradient, hessian = Problem(problem.blocks, stated).normal_equations(solution.x)
         # The estimate is the solver's; the more cautious noise may pull elsewhere, which matters at bounds alone.
         gradient = np.where(solution.on_bounds, gradient, 0.0)
         posterior = posterior_at(problem, replace(solution, gradient=gradient, hessian=hessian))
-        refined = build_fit(self.models, [self.view], problem, solution, posterior, self.stage.options.iris)
+        refined = build_fit(self.models, self.stage.views, problem, solution, posterior, self.stage.options.iris)
         reason = objection(self.start, refined, before, self.options.guard)
         if reason is not None:
             return keep(self.start, reason)
         timings = {**self.start.timings_ms, "dense": 1e3 * (time.perf_counter() - began)}
-        skin = skin_report(current.photometric, solution.values, current.trust, self.options.caution**2)
+        skin = skin_report(rounds[0].photometric, solution.values, rounds[0].trust, self.options.caution**2)
         return DenseFit(replace(refined, timings_ms=timings), True, before, solution.cost, skin)

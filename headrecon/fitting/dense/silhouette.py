@@ -181,7 +181,7 @@ def silhouette_residual(
     """Distance across the outline of the matched points, in deviations."""
     weights = match.outward[:, None, :] / (options.sigma_m * pixels_per_m)
     return LandmarkResidual(
-        f"silhouette {view.names['placement']}",
+        f"silhouette {view.tag}",
         view,
         outline.model.subset(match.index),
         match.target,

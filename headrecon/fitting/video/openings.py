@@ -80,7 +80,7 @@ class OpeningResidual:
         return self.view.blocks
 
     def evaluate(self, values: Values) -> Float[np.ndarray, " M"]:
-        pixels = self.view.project(values, self.points.evaluate(self.view.flat(values)))
+        pixels = self.view.project(values, self.view.evaluate(self.points, values))
         return self._residual(pixels @ self.down)
 
     def _residual(self, along: np.ndarray) -> np.ndarray:
@@ -88,9 +88,9 @@ class OpeningResidual:
         return (along[count:] - along[:count] - self.target_px) / self.sigma_px
 
     def linearize(self, values: Values) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M K"]]:
-        points, jac = self.points.jacobian(self.view.flat(values))
+        points, slopes = self.view.linearize(self.points, values)
         weights = np.broadcast_to(self.down, (len(points), 1, 2))
-        pixels, columns = self.view.project_linear(values, points, jac, weights)
+        pixels, columns = self.view.project_linear(values, points, slopes, weights)
         count, columns = len(self.target_px), columns[:, 0]
         return self._residual(pixels @ self.down), (columns[count:] - columns[:count]) / self.sigma_px[:, None]
 
