@@ -182,7 +182,7 @@ bool composite_tile_backward(const HrSplatCompositeGradParams& p, const SplatTil
   const SplatBackward run = splat_backward_for(channels.count(), sums.centres);
   for (int32_t first = used > 0 ? (used - 1) / kSplatBatch * kSplatBatch : -1; first >= 0; first -= kSplatBatch) {
     const int count = used - first < kSplatBatch ? used - first : kSplatBatch;
-    if (!load_batch(p, image, p.ids + begin + first, count, channels, s.batch)) return false;
+    if (!load_batch(p, image, p.ids + begin + first, count, count, channels, s.batch)) return false;
     find_reached_blocks(s, count, tile);
     for (int e = count - 1; e >= 0; --e) {
       const uint64_t reach = s.reach[e] | static_cast<uint64_t>(s.reach[kSplatBatch + e]) << 32;

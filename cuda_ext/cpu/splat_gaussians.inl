@@ -146,7 +146,7 @@ inline int64_t list_row_by_row(const HrSplatTilesParams& p, const float* splat, 
   return found;
 }
 
-bool list_tiles(const HrSplatTilesParams& p, int64_t image, int64_t begin, int64_t finish, int32_t* out) {
+bool list_tiles(const HrSplatTilesParams& p, int64_t image, int64_t begin, int64_t finish, int32_t entry, int32_t* out) {
   const float* splats = p.splats + image * p.num_gaussians * HR_SPLAT_FIELDS;
   const int32_t* tiles = p.tiles + image * p.num_gaussians;
   const int32_t columns = (p.width + p.tile_size - 1) / p.tile_size;
@@ -172,6 +172,9 @@ bool list_tiles(const HrSplatTilesParams& p, int64_t image, int64_t begin, int64
     for (int i = 0; i < here; ++i) {
       if (tiles[at + i] == 0) continue;  // not drawn: its numbers mean nothing
       int64_t found = 0;
+      const int32_t header[kSplatHeader] = {static_cast<int32_t>(at + i), tiles[at + i], entry};
+      memcpy(out, header, sizeof(header));
+      out += kSplatHeader;
       if (row1[i] - row0[i] > kRowsAtOnce) {
         found = list_row_by_row(p, splats + (at + i) * HR_SPLAT_FIELDS, tiles[at + i], out);
       } else {
@@ -182,6 +185,7 @@ bool list_tiles(const HrSplatTilesParams& p, int64_t image, int64_t begin, int64
       }
       if (found != tiles[at + i]) return false;
       out += found;
+      entry += tiles[at + i];
     }
   }
   return true;

@@ -7,6 +7,8 @@
 
 namespace hr {
 
+constexpr int kSplatHeader = 3;  // numbers before the tiles of a splat: see list_tiles
+
 constexpr int64_t kGaussiansPerTask = 2048;  // also what gradients of cameras are first summed over; a multiple of 16
 
 // Work on Gaussians first..end-1 of set b. The backward passes leave the part of the camera's gradient that these
@@ -15,9 +17,10 @@ struct SplatGaussianStage {
   void (*project)(const HrSplatProjectParams& p, int64_t b, int64_t first, int64_t end);
   void (*project_backward)(const HrSplatProjectGradParams& p, int64_t b, int64_t first, int64_t end, float* camera);
   void (*harmonics)(const HrSplatHarmonicsParams& p, int64_t b, int64_t first, int64_t end);
-  // Writes the numbers of the tiles that splats first..end-1 of an image touch, splat after splat; false, and nothing beyond
-  // what p.tiles allows for, when these are not as many as p.tiles says.
-  bool (*list_tiles)(const HrSplatTilesParams& p, int64_t image, int64_t first, int64_t end, int32_t* out);
+  // Writes what splats first..end-1 of an image touch, splat after splat: for each that touches any tile its number, how many,
+  // where its entries begin (`entry` for the first), and the tiles. False, and nothing beyond what p.tiles allows for, when
+  // these are not as many as p.tiles says.
+  bool (*list_tiles)(const HrSplatTilesParams& p, int64_t image, int64_t first, int64_t end, int32_t entry, int32_t* out);
   void (*harmonics_backward)(const HrSplatHarmonicsGradParams& p, int64_t b, int64_t first, int64_t end, float* camera);
 };
 

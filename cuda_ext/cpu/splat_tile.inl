@@ -67,36 +67,86 @@ constexpr int kFetchAhead = 24;
 
 // A batch of a tile's splats: shapes and values splat by splat, fields as lanes.
 struct Batch {
-  float* shape;   // [kSplatBatch,8] x, y, sharp_x, shear, sharp_y, power: HrSplatShape
+  float* shape;   // [kSplatBatch,8] x, y, sharp_x, shear, sharp_y of HrSplatShape, and power at HR_SPLAT_LOG2_OPACITY
   float* values;  // [kSplatBatch,channels]
   float* field;   // [8,kSplatBatch] HrSplatField
 };
 
 HR_LANE HrSplatShape<Floats> shape_lanes(const float* s) {
-  return {Floats(s[0]), Floats(s[1]), Floats(s[2]), Floats(s[3]), Floats(s[4]), Floats(s[5])};
+  return {Floats(s[0]), Floats(s[1]), Floats(s[2]), Floats(s[3]), Floats(s[4]), Floats(s[HR_SPLAT_LOG2_OPACITY])};
 }
 
-// Reads `count` splats; false when an id is out of range.
+// Eight splats: their shapes row by row, which are hr_splat_shape in the order of the fields, and their fields as columns.
+inline void load_eight(const float* const* rows, float* shape, float* field) {
+#if defined(__AVX2__)
+  const float h = 0.5f * HR_SPLAT_LOG2E;
+  const __m256 scale = _mm256_setr_ps(1.0f, 1.0f, h, 1.0f, h, 1.0f, 1.0f, 1.0f);
+  __m256 row[8], pair[8], four[8];
+  for (int i = 0; i < 8; ++i) {
+    row[i] = _mm256_loadu_ps(rows[i]);
+    _mm256_storeu_ps(shape + HR_SPLAT_FIELDS * i, _mm256_mul_ps(row[i], scale));
+  }
+  for (int i = 0; i < 8; i += 2) {
+    pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+    pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      four[i + 2 * k] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0x44);
+      four[i + 2 * k + 1] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0xee);
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    _mm256_storeu_ps(field + k * kSplatBatch, _mm256_permute2f128_ps(four[k], four[4 + k], 0x20));
+    _mm256_storeu_ps(field + (4 + k) * kSplatBatch, _mm256_permute2f128_ps(four[k], four[4 + k], 0x31));
+  }
+#else
+  for (int i = 0; i < 8; ++i) {
+    const HrSplatShape<float> own = hr_splat_shape(rows[i]);
+    const float packed[HR_SPLAT_FIELDS] = {own.x, own.y, own.sharp_x, own.shear, own.sharp_y, 0, 0, own.power};
+    memcpy(shape + HR_SPLAT_FIELDS * i, packed, sizeof(packed));
+    for (int k = 0; k < HR_SPLAT_FIELDS; ++k) field[k * kSplatBatch + i] = rows[i][k];
+  }
+#endif
+}
+static_assert(HR_SPLAT_X == 0 && HR_SPLAT_Y == 1 && HR_SPLAT_SHARP_X == 2 && HR_SPLAT_SHEAR == 3 && HR_SPLAT_SHARP_Y == 4 &&
+              HR_SPLAT_LOG2_OPACITY == 7 && HR_SPLAT_FIELDS == 8, "shapes are rows of fields, scaled");
+
+// Reads `count` splats of `left` that are still to come; false when an id is out of range.
 template <class Params>
-__attribute__((noinline)) bool load_batch(const Params& p, int64_t image, const int32_t* ids, int count, const SplatChannels& channels,
-                       const Batch& batch) {
-  const float* splats = p.splats + image * p.num_gaussians * HR_SPLAT_FIELDS;
-  const float* colours = p.colours + (p.colours_per_image ? image : image / p.cameras) * p.num_gaussians * p.channels;
-  const float* normals = channels.normal ? p.normals + image * p.num_gaussians * 3 : nullptr;
+__attribute__((noinline)) bool load_batch(const Params& p, int64_t image, const int32_t* ids, int count, int left,
+                                          const SplatChannels& channels, const Batch& batch) {
+  const int64_t num = p.num_gaussians;
+  const int32_t num_colours = p.channels;
+  const float* splats = p.splats + image * num * HR_SPLAT_FIELDS;
+  const float* colours = p.colours + (p.colours_per_image ? image : image / p.cameras) * num * num_colours;
+  const float* normals = channels.normal ? p.normals + image * num * 3 : nullptr;
+  for (int e = 0; e < count; e += 8) {
+    const float* rows[8];
+    for (int i = 0; i < 8; ++i) {
+      const int at = e + i < count ? e + i : count - 1;
+      const int64_t n = ids[at], later = ids[at + kFetchAhead < left ? at + kFetchAhead : left - 1];
+      if (n < 0 || n >= num) return false;
+      // The splats lie scattered: most of this loop's time would be spent waiting for one after the other.
+      __builtin_prefetch(splats + later * HR_SPLAT_FIELDS);
+      __builtin_prefetch(colours + later * num_colours);
+      rows[i] = splats + n * HR_SPLAT_FIELDS;
+    }
+    load_eight(rows, batch.shape + HR_SPLAT_FIELDS * e, batch.field + e);
+  }
   float* value = batch.values;
+  if (channels.count() == 3 && num_colours == 3) {
+    for (int e = 0; e < count; ++e, value += 3) {
+      const float* own = colours + ids[e] * int64_t{3};
+      const float r = hr_splat_finite(own[0]), g = hr_splat_finite(own[1]), b = hr_splat_finite(own[2]);
+      value[0] = r, value[1] = g, value[2] = b;
+    }
+    return true;
+  }
   for (int e = 0; e < count; ++e) {
-    const int64_t n = ids[e], later = ids[e + kFetchAhead < count ? e + kFetchAhead : count - 1];
-    if (n < 0 || n >= p.num_gaussians) return false;
-    const float* row = splats + n * HR_SPLAT_FIELDS;
-    // The splats lie scattered: most of this loop's time would be spent waiting for one after the other.
-    __builtin_prefetch(splats + later * HR_SPLAT_FIELDS);
-    __builtin_prefetch(colours + later * p.channels);
-    for (int k = 0; k < HR_SPLAT_FIELDS; ++k) batch.field[k * kSplatBatch + e] = row[k];
-    const HrSplatShape<float> shape = hr_splat_shape(row);
-    const float packed[HR_SPLAT_FIELDS] = {shape.x, shape.y, shape.sharp_x, shape.shear, shape.sharp_y, shape.power, 0, 0};
-    memcpy(batch.shape + HR_SPLAT_FIELDS * e, packed, sizeof(packed));
-    for (int k = 0; k < channels.colours; ++k) *value++ = hr_splat_finite(colours[n * p.channels + k]);
-    if (channels.depth) *value++ = row[HR_SPLAT_DEPTH];
+    const int64_t n = ids[e];
+    for (int k = 0; k < channels.colours; ++k) *value++ = hr_splat_finite(colours[n * num_colours + k]);
+    if (channels.depth) *value++ = splats[n * HR_SPLAT_FIELDS + HR_SPLAT_DEPTH];
     for (int k = 0; k < channels.normal; ++k) *value++ = hr_splat_finite(normals[3 * n + k]);
   }
   return true;

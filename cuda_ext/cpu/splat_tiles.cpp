@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "c_api.h"
@@ -42,9 +43,8 @@ uint32_t depth_key(const float* splat) {
 
 // The splats of one image: their tiles, splat by splat, and those that have any, to be sorted.
 struct Dealt {
-  std::unique_ptr<int32_t[]> cells;            // tiles of the splats, in the order of their numbers
-  std::unique_ptr<uint32_t[]> place;           // [N] where a splat's begin
-  std::unique_ptr<uint64_t[]> items, other;    // depth's bits in the high word, number in the low one
+  std::unique_ptr<int32_t[]> cells;            // what list_tiles says of the splats, in the order of their numbers
+  std::unique_ptr<uint64_t[]> items, other;    // depth's bits in the high word, where in `cells` it stands in the low one
   int64_t count = 0;                           // of items
   uint32_t nearest = 0, range = 0;             // least depth, and the greatest less the least, as bits
 };
@@ -69,24 +69,26 @@ bool deal(const HrSplatTilesParams& p, const SplatGaussianStage& stage, int64_t 
     item[c + 1] += item[c];
   }
   out->count = item[chunks.count];
-  out->cells = room_for<int32_t>(cell[chunks.count]);
-  out->place = room_for<uint32_t>(p.num_gaussians);
+  const int64_t numbers = cell[chunks.count] + kSplatHeader * out->count;
+  if (numbers > UINT32_MAX) throw std::bad_alloc();  // places have 32 bits; that would be 16 GB
+  out->cells = room_for<int32_t>(numbers);
   out->items = room_for<uint64_t>(out->count);
   out->other = room_for<uint64_t>(out->count);
   std::vector<uint32_t> least(chunks.count, UINT32_MAX), most(chunks.count, 0);
   std::atomic<bool> fine{true};
   parallel_for(chunks.count, threads, [&](int64_t c) {
-    if (!stage.list_tiles(p, image, chunks.first(c), chunks.end(c), out->cells.get() + cell[c])) fine.store(false);
+    const int64_t begin = cell[c] + kSplatHeader * item[c];
+    const int32_t entry = static_cast<int32_t>(cell[c]);
+    if (!stage.list_tiles(p, image, chunks.first(c), chunks.end(c), entry, out->cells.get() + begin)) fine.store(false);
     uint64_t* to = out->items.get() + item[c];
-    uint32_t at = static_cast<uint32_t>(cell[c]);
+    uint32_t at = static_cast<uint32_t>(begin);
     for (int64_t n = chunks.first(c); n < chunks.end(c); ++n) {
-      out->place[n] = at;
-      at += tiles[n];
       if (tiles[n] == 0) continue;
       const uint32_t key = depth_key(splats + n * HR_SPLAT_FIELDS);
       least[c] = std::min(least[c], key);
       most[c] = std::max(most[c], key);
-      *to++ = static_cast<uint64_t>(key) << 32 | static_cast<uint64_t>(n);
+      *to++ = static_cast<uint64_t>(key) << 32 | at;
+      at += static_cast<uint32_t>(kSplatHeader + tiles[n]);
     }
   });
   if (out->count > 0) {
@@ -127,7 +129,6 @@ void sort_by_depth(Dealt& s, int threads) {
 
 // The lists of one image, whose first entry is ids[begin].
 bool list_image(const HrSplatTilesParams& p, const SplatGaussianStage& stage, int64_t image, int64_t begin, int threads) {
-  const int32_t* tiles = p.tiles + image * p.num_gaussians;
   const int64_t columns = (p.width + p.tile_size - 1) / p.tile_size, rows = (p.height + p.tile_size - 1) / p.tile_size;
   const int64_t cells = columns * rows;
   Dealt dealt;
@@ -135,20 +136,22 @@ bool list_image(const HrSplatTilesParams& p, const SplatGaussianStage& stage, in
   sort_by_depth(dealt, threads);
   const Chunks chunks(dealt.count);
   auto to = room_for<int32_t>(chunks.count * cells);
-  // visit(tiles of a splat, how many, its number) in the order of depth.
+  // visit(tiles of a splat, its header) in the order of depth. Both stand together: sorted the splats lie scattered.
   const auto over_splats = [&](int64_t c, const auto& visit) {
-    for (int64_t i = chunks.first(c); i < chunks.end(c); ++i) {
-      const uint32_t n = static_cast<uint32_t>(dealt.items[i]);
-      const uint32_t later = static_cast<uint32_t>(dealt.items[std::min(i + kFetchAhead, chunks.end(c) - 1)]);
-      __builtin_prefetch(dealt.cells.get() + dealt.place[later]);
-      visit(dealt.cells.get() + dealt.place[n], tiles[n], n);
+    const int32_t* cells = dealt.cells.get();
+    const uint64_t* items = dealt.items.get();
+    const int64_t end = chunks.end(c);
+    for (int64_t i = chunks.first(c); i < end; ++i) {
+      __builtin_prefetch(cells + static_cast<uint32_t>(items[std::min(i + kFetchAhead, end - 1)]));
+      const int32_t* header = cells + static_cast<uint32_t>(items[i]);
+      visit(header + kSplatHeader, header);
     }
   };
   parallel_for(chunks.count, threads, [&](int64_t c) {
     int32_t* count = to.get() + c * cells;
     std::fill(count, count + cells, 0);
-    over_splats(c, [&](const int32_t* cell, int32_t own, uint32_t) {
-      for (int32_t k = 0; k < own; ++k) ++count[cell[k]];
+    over_splats(c, [&](const int32_t* cell, const int32_t* header) {
+      for (int32_t k = 0; k < header[1]; ++k) ++count[cell[k]];
     });
   });
   int64_t next = begin;
@@ -162,11 +165,13 @@ bool list_image(const HrSplatTilesParams& p, const SplatGaussianStage& stage, in
   }
   parallel_for(chunks.count, threads, [&](int64_t c) {
     int32_t* at = to.get() + c * cells;
-    over_splats(c, [&](const int32_t* cell, int32_t own, uint32_t n) {
-      int32_t* entry = p.entries ? p.entries + begin + dealt.place[n] : nullptr;
+    int32_t* ids = p.ids;
+    over_splats(c, [&](const int32_t* cell, const int32_t* header) {
+      const int32_t n = header[0], own = header[1];
+      int32_t* entry = p.entries ? p.entries + begin + header[2] : nullptr;
       for (int32_t k = 0; k < own; ++k) {
         const int32_t place = at[cell[k]]++;
-        p.ids[place] = static_cast<int32_t>(n);
+        ids[place] = n;
         if (entry) entry[k] = place;
       }
     });
