@@ -82,18 +82,18 @@ fi
 
 if [ $DRY -eq 1 ]; then
   arch=${HEADRECON_CUDA_ARCHS:-90} device=dry
-  bench=(--device cpu --small --no-peers) marked="native and not cuda" chosen="emulated"
+  bench=(--device cpu --small --no-peers) marked="native and not cuda" chosen="emulated" jobs=1 # the first compiles
 else
   arch=${HEADRECON_CUDA_ARCHS:-$("$PYTHON" -c "import torch; print('%d%d' % torch.cuda.get_device_capability())")}
   device=$("$PYTHON" -c "import re, torch; print(re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name(0).lower()).strip('-'))")
-  bench=(--device cuda) marked=cuda chosen=""
+  bench=(--device cuda) marked=cuda chosen="" jobs=4
 fi
 
 step "building both libraries for sm_$arch" 170 env HEADRECON_REQUIRE_NATIVE=1 HEADRECON_CUDA=1 HEADRECON_CUDA_ARCHS="$arch" \
   "$PYTHON" setup.py -q build_ext --inplace --force || exit 1
 "$PYTHON" -c "from headrecon.ops import _native; print(_native.describe())" 2>&1 | tee -a "$LOG"
 
-# Every file of tests with kernels in it, four at a time.
+# Every file of tests with kernels in it; on a GPU four at a time.
 if "$PYTHON" -c "import pytest" 2>/dev/null; then
   cat >"$WORK/tests.sh" <<'SH'
 name=$(basename "$3" .py)
@@ -104,7 +104,7 @@ echo $? >"$2/$name.code"
 SH
   files=$(grep -lE "pytest\.mark\.cuda|: CudaKernels" tests/ops/test_*.py)
   step "tests ($(echo "$files" | wc -w) files)" 170 \
-    xargs -P 4 -I FILE bash "$WORK/tests.sh" "$PYTHON" "$WORK" FILE $((160 * SLOW)) "$marked" "$chosen" <<<"$files"
+    xargs -P $jobs -I FILE bash "$WORK/tests.sh" "$PYTHON" "$WORK" FILE $((160 * SLOW)) "$marked" "$chosen" <<<"$files"
   for file in $files; do
     name=$(basename "$file" .py) code=killed
     [ -f "$WORK/$name.code" ] && code=$(cat "$WORK/$name.code")

@@ -272,6 +272,27 @@ HR_LANE int append_numbers(int32_t* at, Mask m, int32_t first) {
 
 #endif
 
+#if defined(__AVX2__)
+// Eight rows of eight become eight columns.
+HR_LANE void turn_eight(__m256 (&row)[8]) {
+  __m256 pair[8], four[8];
+  for (int i = 0; i < 8; i += 2) {
+    pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
+    pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
+  }
+  for (int i = 0; i < 8; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      four[i + 2 * k] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0x44);
+      four[i + 2 * k + 1] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0xee);
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    row[k] = _mm256_permute2f128_ps(four[k], four[4 + k], 0x20);
+    row[4 + k] = _mm256_permute2f128_ps(four[k], four[4 + k], 0x31);
+  }
+}
+#endif
+
 HR_LANE bool any(Mask a) { return bits_of(a) != 0; }
 HR_LANE Floats lane_numbers() {
   const float numbers[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};

@@ -81,25 +81,13 @@ inline void load_eight(const float* const* rows, float* shape, float* field) {
 #if defined(__AVX2__)
   const float h = 0.5f * HR_SPLAT_LOG2E;
   const __m256 scale = _mm256_setr_ps(1.0f, 1.0f, h, 1.0f, h, 1.0f, 1.0f, 1.0f);
-  __m256 row[8], pair[8], four[8];
+  __m256 row[8];
   for (int i = 0; i < 8; ++i) {
     row[i] = _mm256_loadu_ps(rows[i]);
     _mm256_storeu_ps(shape + HR_SPLAT_FIELDS * i, _mm256_mul_ps(row[i], scale));
   }
-  for (int i = 0; i < 8; i += 2) {
-    pair[i] = _mm256_unpacklo_ps(row[i], row[i + 1]);
-    pair[i + 1] = _mm256_unpackhi_ps(row[i], row[i + 1]);
-  }
-  for (int i = 0; i < 8; i += 4) {
-    for (int k = 0; k < 2; ++k) {
-      four[i + 2 * k] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0x44);
-      four[i + 2 * k + 1] = _mm256_shuffle_ps(pair[i + k], pair[i + 2 + k], 0xee);
-    }
-  }
-  for (int k = 0; k < 4; ++k) {
-    _mm256_storeu_ps(field + k * kSplatBatch, _mm256_permute2f128_ps(four[k], four[4 + k], 0x20));
-    _mm256_storeu_ps(field + (4 + k) * kSplatBatch, _mm256_permute2f128_ps(four[k], four[4 + k], 0x31));
-  }
+  turn_eight(row);
+  for (int k = 0; k < 8; ++k) _mm256_storeu_ps(field + k * kSplatBatch, row[k]);
 #else
   for (int i = 0; i < 8; ++i) {
     const HrSplatShape<float> own = hr_splat_shape(rows[i]);
