@@ -329,11 +329,11 @@ def test_ears_are_not_run_through(model, scalp, found_quiff):
 
 
 def test_thick_hair_falls_from_where_the_head_is_widest(model, scalp):
-    """A bob: seen from the front it is 45 mm thick beside the head. Behind, where no photo looks, it does not close in
-    like the cap of a mushroom. Hair of usual thickness follows the skull there."""
+    """A bob: seen from the front it is 45 mm thick beside the head. Behind, where no photo looks, it falls from where
+    the head is widest instead of closing in like the cap of a mushroom. Hair of usual thickness follows the skull."""
     arm = scalp.points - scalp.axis
     back = (scalp.zone > 0.9) & (np.abs(arm[:, 0]) < 0.03) & (arm[:, 2] < 0)
-    wide, low = back & (np.abs(arm[:, 1]) < 0.015), back & (np.abs(arm[:, 1] + 0.045) < 0.012)
+    wide, low = back & (np.abs(arm[:, 1] + 0.01) < 0.02), back & (np.abs(arm[:, 1] + 0.06) < 0.01)
     radius = np.hypot(arm[:, 0], arm[:, 2])
     inward = []
     for thickness in (0.014, 0.045):
@@ -341,6 +341,5 @@ def test_thick_hair_falls_from_where_the_head_is_widest(model, scalp):
         scene = take(model, scalp, rise * thickness)
         outer = radius + np.linalg.norm(lift_hair(model, scene.params, scene.photo).offsets[scalp.ids], axis=1)
         inward.append(float(np.median(outer[wide]) - np.median(outer[low])))
-    bare = float(np.median(radius[wide]) - np.median(radius[low]))
-    assert inward[0] > 0.7 * bare
-    assert inward[1] < 0.5 * bare
+    assert inward[0] > 0.015
+    assert inward[1] < 0.003
