@@ -1,4 +1,4 @@
-"""Shows rendered crops (scripts/render_training_crops.py) to the mesh network: its points and its feature maps.
+"""Shows rendered crops (scripts/render_training_crops.py) to the mesh and the recognition network: points and features.
 
     python scripts/read_training_crops.py PREFIX... [--both-looks]
 
@@ -6,7 +6,8 @@ The region is not the true one: a first look at a shaken region, a second (in th
 put it, as with photos; the features are those of a third look where the mean of both puts it, shaken a little, half of
 them in the mirror. With `--both-looks` (for validation) there are two, plain and mirrored, not shaken.
 Output: PREFIX.seen.npz with points [N,478,3] (pixels of the crop, never mirrored), presence [N] and, for L = N or 2 N
-looks, mirrored [L] and summary [L,1792]; PREFIX.middle.npy [L,24,24,64] and PREFIX.deep.npy [L,12,12,128], float16.
+looks, mirrored [L] and summary [L,1792]; PREFIX.middle.npy [L,24,24,64] and PREFIX.deep.npy [L,12,12,128], float16;
+the same of the recognition network: PREFIX.known_middle.npy [L,8,8,128] and PREFIX.known_deep.npy [L,4,4,256].
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import numpy as np
 
 from headrecon.perception.attention_mesh import AttentionMesh, MeshFeatures
 from headrecon.perception.crops import Roi, Tile
+from headrecon.perception.face_identity import chip_at
 from headrecon.perception.face_landmarks import roi_from_landmarks
 from headrecon.perception.mesh_symmetry import mirror_indices
 from headrecon.perception.networks import load_networks
+from headrecon.perception.recognition_network import RecognitionNetwork, load_recognition_network
 
 _MARGIN = 0.1
 
@@ -47,12 +50,13 @@ def features_of(crop: np.ndarray, mesh: AttentionMesh, roi: Roi, mirror: bool) -
     return mesh.features(Tile(crop, roi, mesh.input_size, _MARGIN).sample(roi, mesh.input_size, mirror))
 
 
-def read(prefix: str, mesh: AttentionMesh, both: bool) -> None:
+def read(prefix: str, mesh: AttentionMesh, recognition: RecognitionNetwork, both: bool) -> None:
     crops = np.load(f"{prefix}.crops.npy", mmap_mode="r")
     rng = np.random.default_rng([9, zlib.crc32(prefix.encode())])
     count = len(crops) * (2 if both else 1)
     mirrored = np.arange(count) % 2 == 1 if both else rng.random(count) < 0.5
     middle, deep = np.empty((count, 24, 24, 64), np.float16), np.empty((count, 12, 12, 128), np.float16)
+    known_middle, known_deep = np.empty((count, 8, 8, 128), np.float16), np.empty((count, 4, 4, 256), np.float16)
     summary = np.empty((count, 1792), np.float16)
     points, presence = np.empty((len(crops), 478, 3), np.float32), np.empty(len(crops), np.float32)
     for k in range(len(crops)):
@@ -63,8 +67,12 @@ def read(prefix: str, mesh: AttentionMesh, both: bool) -> None:
             roi = region if both else shaken(rng, region, 0.008)
             seen = features_of(crop, mesh, roi, bool(mirrored[row]))
             middle[row], deep[row], summary[row] = seen.middle, seen.deep, seen.summary
-    np.save(f"{prefix}.middle.npy", middle)
-    np.save(f"{prefix}.deep.npy", deep)
+            chip = chip_at(crop, points[k])
+            known = recognition((chip[:, ::-1] if mirrored[row] else chip)[None])
+            known_middle[row], known_deep[row] = known.middle[0], known.deep[0]
+    maps = {"middle": middle, "deep": deep, "known_middle": known_middle, "known_deep": known_deep}
+    for name, values in maps.items():
+        np.save(f"{prefix}.{name}.npy", values)
     np.savez(f"{prefix}.seen.npz", points=points, presence=presence, mirrored=mirrored, summary=summary)
     print(f"{prefix}: {len(crops)} faces, {(presence > 0.5).mean():.1%} taken for one")
 
@@ -74,9 +82,9 @@ def main() -> None:
     parser.add_argument("prefixes", nargs="+")
     parser.add_argument("--both-looks", action="store_true")
     args = parser.parse_args()
-    mesh = load_networks(num_threads=1).face_mesh
+    mesh, recognition = load_networks(num_threads=1).face_mesh, load_recognition_network()
     for prefix in args.prefixes:
-        read(prefix, mesh, args.both_looks)
+        read(prefix, mesh, recognition, args.both_looks)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.spatial import KDTree
 
 from headrecon.perception.eye_frame import EyeFrame
-from headrecon.perception.face_refiner import MESH_POINTS, mirrored_points
+from headrecon.perception.shape_reader import MESH_POINTS, mirrored_points
 from headrecon.structures import HeadAssets
 
 #: A detection that misses by this multiple of the median is a lost face, not an error to learn.
@@ -18,13 +18,16 @@ LEAST_PRESENCE = 0.5
 
 @dataclass(frozen=True)
 class Faces:
-    """N looks. middle, deep, summary: the mesh network's features, float16. points [N,478,3] as `EyeFrame.normalized`
+    """N looks. middle, deep, summary: the mesh network's features, float16; known_middle, known_deep: those of the
+    recognition network. points [N,478,3] as `EyeFrame.normalized`
     gives them, errors [N,478,2] true minus detected in the same units, betas [N,Nb]: all as that look showed them, so
     mirrored where it was in the mirror."""
 
     middle: np.ndarray
     deep: np.ndarray
     summary: np.ndarray
+    known_middle: np.ndarray
+    known_deep: np.ndarray
     points: np.ndarray
     errors: np.ndarray
     betas: np.ndarray
@@ -45,7 +48,7 @@ def mirrored_identity(assets: HeadAssets) -> np.ndarray:
 
 def load_faces(prefixes: list[str], mirror_betas: np.ndarray) -> Faces:
     parts = [_load(prefix, mirror_betas) for prefix in prefixes]
-    names = ("middle", "deep", "summary", "points", "errors", "betas")
+    names = [f.name for f in fields(Faces)]
     return Faces(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -63,12 +66,13 @@ def _load(prefix: str, mirror_betas: np.ndarray) -> Faces:
     looks = len(in_mirror) // len(points)
     rows, faces = (good[:, None] * looks + np.arange(looks)).ravel(), np.repeat(good, looks)
     turned = in_mirror[rows]
-    middle, deep = (np.load(f"{prefix}.{name}.npy", mmap_mode="r")[rows] for name in ("middle", "deep"))
+    maps = [np.load(f"{prefix}.{name}.npy", mmap_mode="r")[rows] for name in ("middle", "deep")]
+    known = [np.load(f"{prefix}.{name}.npy", mmap_mode="r")[rows] for name in ("known_middle", "known_deep")]
     as_seen = [
         np.where(turned[:, None, None], mirrored_points(values[faces]), values[faces]) for values in (points, errors)
     ]
     betas = np.where(turned[:, None], betas[faces] @ mirror_betas.T, betas[faces])
-    return Faces(middle, deep, summary[rows], as_seen[0], as_seen[1], betas)
+    return Faces(*maps, summary[rows], *known, as_seen[0], as_seen[1], betas)
 
 
 def identity_metric(assets: HeadAssets) -> np.ndarray:

@@ -1,13 +1,14 @@
-"""Makes headrecon/data/face_refiner.npz from rendered faces: a network on the mesh network's features.
+"""Makes headrecon/data/face_refiner.npz from rendered faces: heads on the features of two networks.
 
     python scripts/training_skins.py skins.npz --skins PHOTO...
     python scripts/training_skins.py held_out.npz --skins OTHER_PHOTO... --looks 20 --count 150 --held-out 1
     python scripts/render_training_crops.py faces0 --skins skins.npz --count 28000
     python scripts/render_training_crops.py held_out --skins held_out.npz --count 1200 --first 900000
     python scripts/read_training_crops.py faces0 && python scripts/read_training_crops.py held_out --both-looks
-    python scripts/train_face_refiner.py --faces faces0 --held-out held_out [--seconds 260 330]
+    python scripts/train_face_refiner.py --faces faces0 --held-out held_out [--seconds 260 330 600]
 
-Trained for so many seconds of one core without the finer feature map, then with it. Each face's loss counts by an
+Trained for so many seconds of one core: the head on the mesh network's features without the finer map, then with it;
+then the head on the recognition network's. Each face's loss counts by an
 uncertainty that the network states itself (Kendall and Gal, "What Uncertainties Do We Need in Bayesian Deep Learning
 for Computer Vision?", NeurIPS 2017), so that hidden and turned faces do not rule; points have noise added. The
 covariance comes from held-out faces in held-out skins. How it fares on photos of people: docs/accuracy.md.
@@ -25,11 +26,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from refiner_faces import Faces, identity_metric, load_faces, mirrored_identity
-from refiner_network import TrainedNetwork
+from refiner_network import MeshTrained, RecognitionTrained, TrainedHead
 from torch import Tensor
 
 from headrecon.models.store import load_head
-from headrecon.perception.face_refiner import MESH_POINTS, mirrored_points, pose_terms
+from headrecon.perception.face_refiner import recognition_share
+from headrecon.perception.shape_reader import MESH_POINTS, mirrored_points, pose_terms
 
 OUT = Path(__file__).resolve().parents[1] / "headrecon/data/face_refiner.npz"
 POINT_CODES, ERROR_CODES, POSE_TERMS = 80, 80, 10
@@ -40,7 +42,7 @@ _LOSS_WEIGHT = 4.0
 
 @dataclass(frozen=True)
 class Coding:
-    """How faces become rows of numbers and back; names as in `FaceRefiner`."""
+    """How faces become rows of numbers and back; names as in `ShapeReader`."""
 
     mean_points: np.ndarray
     axes: np.ndarray
@@ -78,9 +80,12 @@ def principal_axes(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 class Training:
-    """The data as tensors, the network and its running average."""
+    """The data as tensors, a head and its running average."""
 
-    def __init__(self, faces: Faces, coding: Coding, metric: np.ndarray, noise: float) -> None:
+    def __init__(
+        self, kind: type[MeshTrained] | type[RecognitionTrained], faces: Faces, coding: Coding, noise: float,
+        metric: np.ndarray,
+    ) -> None:  # fmt: skip
         self.faces, self.num_betas = faces, faces.betas.shape[1]
         design = coding.design(faces.points)
         answer = np.concatenate([faces.betas, coding.codes(faces.errors)], axis=1)
@@ -88,7 +93,7 @@ class Training:
         self.metric = torch.from_numpy(metric).float()
         shake = np.concatenate([noise / coding.scales, np.zeros(POSE_TERMS)])
         self.shake = torch.from_numpy(shake).float()
-        self.network = TrainedNetwork(design.shape[1], answer.shape[1] + 2)
+        self.network: TrainedHead = kind(design.shape[1], answer.shape[1] + 2)
         self._start_linear(design, answer, shake)
         self.average = copy.deepcopy(self.network)
 
@@ -106,20 +111,16 @@ class Training:
             straight.weight[:-2] = torch.from_numpy(solved[:-1].T).float()
             straight.bias.copy_(torch.from_numpy(np.concatenate([solved[-1], start])).float())
 
-    def features(self, faces: Faces, rows: np.ndarray | slice) -> tuple[Tensor, Tensor, Tensor]:
-        middle, deep = (torch.from_numpy(a[rows]).float().permute(0, 3, 1, 2) for a in (faces.middle, faces.deep))
-        return middle, deep, torch.from_numpy(faces.summary[rows]).float()
-
-    def loss(self, rows: np.ndarray, use_middle: bool) -> Tensor:
+    def loss(self, rows: np.ndarray) -> Tensor:
         points = self.rows[rows] + self.shake * torch.randn(len(rows), len(self.shake))
-        answer = self.network(*self.features(self.faces, rows), points, use_middle)
+        answer = self.network(*self.network.inputs(self.faces, rows), points)
         off = answer[:, :-2] - self.answer[rows]
         identity = (off[:, : self.num_betas] @ self.metric).square().sum(1)
         errors = off[:, self.num_betas :].square().mean(1)
         first, second = answer[:, -2].clamp(*_IDENTITY_CLAMP), answer[:, -1].clamp(*_ERROR_CLAMP)
         return _LOSS_WEIGHT * (identity * (-first).exp() + first + errors * (-second).exp() + second).mean()
 
-    def run(self, seconds: float, rate: float, use_middle: bool) -> None:
+    def run(self, seconds: float, rate: float) -> None:
         """Train for so many seconds of processor time, the rate falling to 0 along a cosine."""
         named = list(self.network.named_parameters())
         decayed = [p for n, p in named if p.ndim > 1 and "straight" not in n]
@@ -132,7 +133,7 @@ class Training:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(share / 0.04, 0.5 * (1 + math.cos(math.pi * share)))
             rows = np.sort(rng.choice(len(self.faces), BATCH, replace=False))
-            loss = self.loss(rows, use_middle)
+            loss = self.loss(rows)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 20.0)
@@ -158,7 +159,7 @@ class Training:
         self.average.eval()
         rows = torch.from_numpy(design).float()
         parts = [
-            self.average(*self.features(faces, slice(k, k + 128)), rows[k : k + 128])
+            self.average(*self.average.inputs(faces, slice(k, k + 128)), rows[k : k + 128])
             for k in range(0, len(faces), 128)
         ]  # fmt: skip
         return torch.cat(parts).double().numpy()
@@ -192,38 +193,54 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--faces", nargs="+", required=True)
     parser.add_argument("--held-out", nargs="+", required=True)
-    parser.add_argument("--seconds", nargs=2, type=float, default=(260.0, 330.0))
+    parser.add_argument("--seconds", nargs=3, type=float, default=(260.0, 330.0, 600.0))
     parser.add_argument("--noise", type=float, default=0.02, help="of each coordinate, in eye distances")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     assets = load_head()
-    mirror = mirrored_identity(assets)
+    mirror, metric = mirrored_identity(assets), identity_metric(assets)
     faces, unseen = load_faces(args.faces, mirror), load_faces(args.held_out, mirror)
     coding = Coding.of(faces, args.noise)
-    training = Training(faces, coding, identity_metric(assets), args.noise)
     print(f"{len(faces)} looks, {len(unseen)} held out")
-    training.run(args.seconds[0], RATE, use_middle=False)
-    training.run(args.seconds[1], RATE_AGAIN, use_middle=True)
-    betas, errors = both_looks(training.answers(unseen, coding.design(unseen.points)), coding, mirror)
-    write(args.out, training.average, coding, mirror, known_part(betas - unseen.betas[::2]))
+    on_mesh = Training(MeshTrained, faces, coding, args.noise, metric)
+    on_mesh.run(args.seconds[0], RATE)
+    for network in (on_mesh.network, on_mesh.average):
+        network.use_middle = True  # pyright: ignore[reportArgumentType]
+    on_mesh.run(args.seconds[1], RATE_AGAIN)
+    on_recognition = Training(RecognitionTrained, faces, coding, args.noise, metric)
+    on_recognition.run(args.seconds[2], RATE)
+    answers = [
+        both_looks(training.answers(unseen, coding.design(unseen.points)), coding, mirror)
+        for training in (on_mesh, on_recognition)
+    ]
+    shares = np.array([recognition_share(points) for points in unseen.points[::2]])
+    betas, errors = (
+        (1 - weights) * first + weights * second
+        for weights, first, second in zip((shares[:, None], shares[:, None, None]), *answers, strict=True)
+    )
+    heads = {"mesh.": on_mesh.average, "recognition.": on_recognition.average}
+    write(args.out, heads, coding, mirror, known_part(betas - unseen.betas[::2]))
     seen = unseen.errors[::2, :MESH_POINTS]
     before, after = (np.sqrt((e**2).sum(2).mean(1)) for e in (seen, seen - errors))
     print(f"points: error {100 * np.median(before):.2f} % of the eye distance, {100 * np.median(after):.2f} % after")
 
 
-def write(out: Path, network: TrainedNetwork, coding: Coding, mirror: np.ndarray, covariance: np.ndarray) -> None:
-    half = {"axes": coding.axes, "error_components": coding.error_components, "mirror_betas": mirror}
-    single = {"mean_points": coding.mean_points, "scales": coding.scales, "covariance": covariance}
-    np.savez_compressed(
-        out, allow_pickle=False, model="anny",
-        used=points_off_the_mouth(coding.mean_points.reshape(-1, 2)).astype(np.int16),
-        mean_pitch=coding.mean_pitch,
-        **{name: values.astype(np.float16) for name, values in half.items()},
-        **{name: values.astype(np.float32) for name, values in single.items()},
-        **network.tables(len(mirror) + ERROR_CODES),
-    )  # fmt: skip
+def write(out: Path, heads: dict[str, TrainedHead], coding: Coding, mirror: np.ndarray, covariance: np.ndarray) -> None:
+    tables: dict[str, np.ndarray] = {
+        "model": np.array("anny"),
+        "used": points_off_the_mouth(coding.mean_points.reshape(-1, 2)).astype(np.int16),
+        "mirror_betas": mirror.astype(np.float16),
+        "covariance": covariance.astype(np.float32),
+    }
+    for prefix, head in heads.items():
+        own = head.tables(len(mirror) + ERROR_CODES)
+        own |= {"axes": coding.axes.astype(np.float16), "error_components": coding.error_components.astype(np.float16)}
+        own |= {"mean_points": coding.mean_points.astype(np.float32), "scales": coding.scales.astype(np.float32)}
+        own["mean_pitch"] = np.array(coding.mean_pitch)
+        tables |= {prefix + name: values for name, values in own.items()}
+    np.savez_compressed(out, allow_pickle=False, **tables)
     print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -24,8 +24,8 @@ from headrecon.perception.mesh_features import FEATURES
 RENDERED_TABLE, BIAS_TABLE = "detector_noise.npz", "point_bias.npz"
 #: Deviation of a point on a photo, eye distances: on features that the picture shows, and on smooth skin.
 FEATURE_SIGMA, SKIN_SIGMA = 0.035, 0.085
-#: What the refiner's estimate of shape counts, chosen with them.
-SHAPE_TRUST = 1.5
+#: What the refiner's estimate of shape counts for the answer, chosen with them; and for the stated deviations.
+SHAPE_TRUST, STATED_TRUST = 2.0, 0.7
 #: What the rendered table's independent and correlated parts are multiplied with so that stated intervals hold.
 STATED_FACTORS = (40.0, 4.0)
 
@@ -37,7 +37,8 @@ def photo_options() -> FitOptions:
     sigma = np.full_like(rendered.sigma, SKIN_SIGMA)
     sigma[[*FEATURES, *range(groups.NUM_MESH, groups.NUM_ALL)]] = FEATURE_SIGMA
     plain = DetectorNoise(sigma, np.zeros_like(rendered.modes), bias)
-    return FitOptions(noise=plain, stated_noise=rendered.scaled(*STATED_FACTORS), shape_trust=SHAPE_TRUST)
+    stated = rendered.scaled(*STATED_FACTORS)
+    return FitOptions(noise=plain, stated_noise=stated, shape_trust=SHAPE_TRUST, stated_trust=STATED_TRUST)
 
 
 def _path(name: str) -> Path:

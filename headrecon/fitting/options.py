@@ -21,6 +21,8 @@ class FitOptions:
     stated_noise: DetectorNoise | None = None
     #: share of the evidence of `ShapeEstimate` that counts: the same pixels speak through the landmarks too
     shape_trust: float = 1.0
+    #: the same as the stated deviations count with it; None: `shape_trust`
+    stated_trust: float | None = None
     prior: HeadPrior = field(default_factory=HeadPrior)
     iris: IrisModel = field(default_factory=IrisModel)
     #: rounds of matching the outline anew and solving everything
@@ -54,4 +56,5 @@ class FitOptions:
 
     def for_posterior(self) -> FitOptions:
         """With the noise that the posterior counts with."""
-        return self if self.stated_noise is None else replace(self, noise=self.stated_noise)
+        trust = self.shape_trust if self.stated_trust is None else self.stated_trust
+        return self if self.stated_noise is None else replace(self, noise=self.stated_noise, shape_trust=trust)

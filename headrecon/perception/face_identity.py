@@ -31,8 +31,15 @@ _PLACES: dict[int, tuple[float, float]] = {
 
 def face_chip(image_srgb: UInt8[np.ndarray, "H W 3"], face: FaceObservation) -> UInt8[np.ndarray, "150 150 3"]:
     """The face upright and centred, as the network takes it."""
+    return chip_at(image_srgb, face.landmarks)
+
+
+def chip_at(
+    image_srgb: UInt8[np.ndarray, "H W 3"], landmarks: Float[np.ndarray, "478 D"]
+) -> UInt8[np.ndarray, "150 150 3"]:
+    """As `face_chip`, for MediaPipe's points alone."""
     places = np.array(list(_PLACES.values()))
-    pixels = face.landmarks[list(_PLACES), :2].astype(np.float64)
+    pixels = landmarks[list(_PLACES), :2].astype(np.float64)
     fitted = umeyama(places, pixels)
     center = fitted.apply(np.array([[0.5, 0.5]]))[0]
     angle = float(np.arctan2(fitted.rotation[1, 0], fitted.rotation[0, 0]))

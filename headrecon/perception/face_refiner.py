@@ -49,6 +49,11 @@ def turned(points: Float[np.ndarray, "478 3"]) -> float:
     return float(t**2 * (3 - 2 * t))
 
 
+def recognition_share(points: Float[np.ndarray, "478 3"]) -> float:
+    """Share of the reader on recognition features in the answer."""
+    return _RECOGNITION_SHARE * (1 - turned(points))
+
+
 @dataclass(frozen=True)
 class FaceRefiner:
     """The readers of a face and what they need. `model` names the head model whose identity they speak of.
@@ -76,7 +81,7 @@ class FaceRefiner:
         frame = EyeFrame.of(points)
         normalized = frame.normalized(points)
         errors, betas = self.by_mesh.read(normalized, *self._mesh_features(points, image_srgb, mesh))
-        share = _RECOGNITION_SHARE * (1 - turned(points))
+        share = recognition_share(points)
         if share > 0:
             known = self.by_recognition.read(normalized, *self._recognition_features(face, image_srgb))
             errors, betas = ((1 - share) * a + share * b for a, b in zip((errors, betas), known, strict=True))
