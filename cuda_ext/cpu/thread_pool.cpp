@@ -29,6 +29,20 @@ struct Job {
   }
 };
 
+// Ops run several short jobs one after another, and waking a sleeping thread takes about as long as such a job: whoever has
+// nothing to do looks for some 50 microseconds before going to sleep. No longer: others may have use for the core.
+template <class Ready>
+void wait_briefly(const Ready& ready) {
+  constexpr int kLooks = 1000;
+  for (int i = 0; i < kLooks && !ready(); ++i) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+}
+
 class Pool {
  public:
   void run(int64_t count, int helpers, const std::function<void(int64_t)>& task) {
@@ -47,8 +61,12 @@ class Pool {
     wake_.notify_all();
     job_.work();
     // A helper that has not woken by now (a busy machine) finds the job closed: nobody waits for it.
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+      open_ = false;
+    }
+    wait_briefly([&] { return active_.load() == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    open_ = false;
     done_.wait(lock, [&] { return active_ == 0; });
     if (job_.failure) std::rethrow_exception(job_.failure);
   }
@@ -56,11 +74,14 @@ class Pool {
  private:
   void serve(int index) {
     uint64_t seen = 0;
-    std::unique_lock<std::mutex> lock(mutex_);
+    bool worked = false;
     for (;;) {
-      wake_.wait(lock, [&] { return generation_ != seen; });
-      seen = generation_;
-      if (!open_ || index >= helpers_) continue;
+      if (worked) wait_briefly([&] { return generation_.load() != seen; });
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [&] { return generation_.load() != seen; });
+      seen = generation_.load();
+      worked = open_ && index < helpers_;
+      if (!worked) continue;
       ++active_;
       lock.unlock();
       job_.work();
@@ -72,8 +93,9 @@ class Pool {
   std::mutex callers_, mutex_;
   std::condition_variable wake_, done_;
   Job job_;
-  uint64_t generation_ = 0;
-  int started_ = 0, helpers_ = 0, active_ = 0;
+  std::atomic<uint64_t> generation_{0};  // changed under the mutex, looked at without
+  std::atomic<int> active_{0};           // the same
+  int started_ = 0, helpers_ = 0;
   bool open_ = false;
 };
 
