@@ -211,7 +211,10 @@ class _Run:
 
     def _follower(self) -> Follower:
         follow = self.config.follow
-        looks = (Look(),) if follow.looks == 1 else LOOKS[:: len(LOOKS) // follow.looks][: follow.looks]
+        # Plain and mirrored looks in turn, so that two of them already take out the network's left-right bias.
+        half = len(LOOKS) // 2
+        pairs = [look for k in range(half) for look in (LOOKS[k], LOOKS[half + (k + half // 2) % half])]
+        looks = (Look(),) if follow.looks == 1 else tuple(pairs[: follow.looks])
         return Follower(self.engine.networks, looks, follow.irises, follow.face, same_person())
 
     def _identity(self, shot: ClipFeatures) -> tuple[ClipIdentity, list[tuple[int, FaceObservation]]]:

@@ -23,7 +23,7 @@ class FollowConfig:
         "which part of a clip with cuts to track, counted from 0 (default: the one with most of the person)",
         low=0,
     )
-    looks: int = setting(1, "how often the landmark network looks at each frame; more is steadier", low=1, high=8)
+    looks: int = setting(2, "how often the landmark network looks at each frame; more is steadier", low=1, high=8)
     irises: bool = setting(True, "look at each eye from close up as well: truer gaze")
 
 
@@ -38,9 +38,8 @@ class KeyframeConfig:
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """How frames are fitted and put together."""
+    """How frames are put together."""
 
-    dense: bool = setting(True, "let the skin's pixels refine pose and expression of every frame")
     smooth: float = setting(
         1.0, "how much noise is taken out over time: 0 leaves the frames as they are, 2 is twice the usual", low=0.0,
         high=10.0,

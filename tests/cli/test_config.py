@@ -35,7 +35,7 @@ def test_presets_are_listed_quickest_first(kind: type) -> None:
 
 def test_each_command_has_settings_of_its_own() -> None:
     made = config.resolve_kind(TrackConfig, "draft", None, {"follow.segment": 1})
-    assert (made.follow.segment, made.motion.dense, made.preset) == (1, False, "draft")
+    assert (made.follow.segment, made.follow.looks, made.preset) == (1, 1, "draft")
     assert config.resolve_kind(TrackConfig, values=config.parse_yaml(config.as_yaml(made), "config.yaml")) == made
     with pytest.raises(InputError, match=r"unknown setting 'follow.segment'"):
         config.resolve("draft", overrides={"follow.segment": 1})

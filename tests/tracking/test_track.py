@@ -131,7 +131,7 @@ def test_other_settings_start_anew(astronaut_image, engine, tmp_path):
     before = (kept / "seen-00000.npz").stat().st_mtime_ns
     with tracked(clip, tmp_path / "out", replace(QUIET, output=DRAFT.output), engine, None):
         assert (kept / "seen-00000.npz").stat().st_mtime_ns == before  # what is written does not change what was seen
-    twice = replace(QUIET, follow=replace(QUIET.follow, looks=2))
+    twice = replace(QUIET, follow=replace(QUIET.follow, looks=4))
     with tracked(clip, tmp_path / "out", twice, engine, None) as (_, work):
         assert (kept / "seen-00000.npz").stat().st_mtime_ns != before
         work.remove()

@@ -40,6 +40,9 @@ class FrameOptions:
 
     noise: DetectorNoise = field(default_factory=lambda: DetectorNoise.isotropic(0.018))
     prior: HeadPrior = field(default_factory=HeadPrior)
+    #: slope of the cost per unit of each weight (an exponential prior of mean 1/slope beside the normal one): most
+    #: shapes are at rest in most frames, and without it they explain each other's noise (docs/accuracy.md)
+    sparsity: float = 10.0
     huber: float = 3.0
     #: deviation of a point as a share of how far its expression moves it: blendshapes only resemble a face's motion
     expression_error: float = 0.2
@@ -96,7 +99,9 @@ class FrameFitter:
     def _state_blocks(self) -> list[Block]:
         """Expression, poses and placement with what is believed of them without any frame."""
         surface, prior, names = self.person.surface, self.options.prior, self.head.names
-        blocks = [head_priors.expression_block(surface, prior, None, names["expression"])]
+        expression = head_priors.expression_block(surface, prior, None, names["expression"])
+        rare = np.where(head_priors.is_arkit(surface), self.options.sparsity, 0.0)
+        blocks = [replace(expression, tilt=rare)]
         blocks += head_priors.pose_blocks(surface, prior, names)
         blocks.append(Block.make(names["placement"], 3))
         return blocks
