@@ -74,7 +74,8 @@ def test_the_head_moves_as_the_camera_did(astronaut_image, engine, tmp_path):
     in_portrait = pixels / SIDE * side + 95 + 10 * np.sin(0.25 * i)
     assert np.std(in_portrait) < 1.0  # pixels of the portrait, where the head stands still; the shift is 20
     assert np.std(made.params.expression, axis=0).max() < 0.15  # 45 pixels between the eyes
-    assert np.degrees(np.std(made.params.global_orient, axis=0)).max() < 1.0
+    # A crop that moves is not a camera that turns: its perspective stays, which looks like a turn of a degree or two.
+    assert np.degrees(np.std(made.params.global_orient, axis=0)).max() < 2.0
 
 
 @pytest.mark.parametrize("killed_at", [3, 9, 14, "identity", "frames"])
