@@ -44,40 +44,50 @@ struct SplatWork {
   float* record;     // out
 };
 
-template <int kChannels, bool kCentres>
-inline void splat_backward(const BackwardScratch& s, const BlockPlace* blocks, const SplatWork& work) {
+// One lane type's worth of a block's pixels, from lane kFirst on, over all blocks; sums over the blocks, lane by lane. Nine sums
+// and what they are made of fit sixteen registers of AVX2 only if a sum is one register: see eight_lanes.h.
+template <class Lanes, int kFirst, int kChannels, bool kCentres>
+inline void sum_blocks(const BackwardScratch& s, const BlockPlace* blocks, const SplatWork& work, Lanes (&sum)[8],
+                       Lanes (&colour)[kChannels > 0 ? kChannels : 1]) {
   const int channels = kChannels > 0 ? kChannels : work.channels;
   constexpr int kKept = kChannels > 0 ? kChannels : 1;
-  const Floats least(HR_SPLAT_MIN_POWER), most(HR_SPLAT_MAX_POWER), one(1.0f), zero(0.0f);
-  const HrSplatShape<Floats> shape = shape_lanes(s.batch.shape + HR_SPLAT_FIELDS * work.e);
-  const float* value = s.batch.values + work.e * channels;
-  Floats sum[kLanes], colour[kKept];
-  for (Floats& a : sum) a = zero;
-  for (Floats& a : colour) a = zero;
-  if (kChannels == 0) memset(s.sums, 0, sizeof(float) * kLanes * (channels + kLanes));
+  const Lanes least(HR_SPLAT_MIN_POWER), most(HR_SPLAT_MAX_POWER), one(1.0f), zero(0.0f);
+  const float *row = s.batch.shape + HR_SPLAT_FIELDS * work.e, *value = s.batch.values + work.e * channels;
+  const HrSplatShape<Lanes> shape = {Lanes(row[0]), Lanes(row[1]), Lanes(row[2]), Lanes(row[3]), Lanes(row[4]),
+                                     Lanes(row[HR_SPLAT_LOG2_OPACITY])};
+  for (Lanes& a : sum) a = zero;
+  for (Lanes& a : colour) a = zero;
   for (uint64_t reach = work.reach; reach; reach &= reach - 1) {
     const int b = __builtin_ctzll(reach);
-    Floats u, dy;
-    const Floats power = hr_splat_power(shape, blocks[b].px, blocks[b].py, &u, &dy);
-    const Mask meets = (power >= least) & (Ints(work.number) < load(s.last + b * kLanes));
+    float *left = s.left + b * kLanes + kFirst, *hidden = s.behind + b * kLanes + kFirst;
+    Lanes px, py, last_left, behind, u, dy;
+    read_lanes(reinterpret_cast<const float*>(&blocks[b].px) + kFirst, &px);
+    read_lanes(reinterpret_cast<const float*>(&blocks[b].py) + kFirst, &py);
+    const Lanes power = hr_splat_power(shape, px, py, &u, &dy);
+    const auto meets = (power >= least) & number_below(work.number, s.last + b * kLanes + kFirst, power);
     if (!any(meets)) continue;
-    const Floats alpha = zero_unless(meets, hr_splat_exp2(hr_min(power, most)));
-    const Floats before = load(s.left + b * kLanes) / (one - alpha), weight = alpha * before;
-    const float* grad = s.grad + static_cast<int64_t>(b) * channels * kLanes;
-    Floats product = zero;
+    read_lanes(left, &last_left);
+    const Lanes alpha = zero_unless(meets, hr_splat_exp2(hr_min(power, most)));
+    const Lanes before = last_left / (one - alpha), weight = alpha * before;
+    const float* grad = s.grad + static_cast<int64_t>(b) * channels * kLanes + kFirst;
+    Lanes product = zero;
     for (int k = 0; k < channels; ++k) {
-      const Floats g = load(grad + k * kLanes);
-      product = hr_fma(g, Floats(value[k]), product);
+      Lanes g;
+      read_lanes(grad + k * kLanes, &g);
+      product = hr_fma(g, Lanes(value[k]), product);
       if (kChannels > 0) {
         colour[k % kKept] = hr_fma(weight, g, colour[k % kKept]);
       } else {
-        store(s.sums + k * kLanes, hr_fma(weight, g, load(s.sums + k * kLanes)));
+        Lanes so_far;
+        read_lanes(s.sums + k * kLanes + kFirst, &so_far);
+        store(s.sums + k * kLanes + kFirst, hr_fma(weight, g, so_far));
       }
     }
-    const Floats behind = load(s.behind + b * kLanes), step = product - behind;
-    store(s.behind + b * kLanes, hr_fma(alpha, step, behind));
-    store(s.left + b * kLanes, before);
-    const Floats g = zero_unless(power < most, weight * step), gu = g * u, gy = g * dy;
+    read_lanes(hidden, &behind);
+    const Lanes step = product - behind;
+    store(hidden, hr_fma(alpha, step, behind));
+    store(left, before);
+    const Lanes g = zero_unless(power < most, weight * step), gu = g * u, gy = g * dy;
     sum[0] = sum[0] + g;
     sum[1] = sum[1] + gu;
     sum[2] = sum[2] + gy;
@@ -85,12 +95,33 @@ inline void splat_backward(const BackwardScratch& s, const BlockPlace* blocks, c
     sum[4] = hr_fma(gu, dy, sum[4]);
     sum[5] = hr_fma(gy, dy, sum[5]);
     if (kCentres) {
-      const Floats by_x = shape.sharp_x * gu;
+      const Lanes by_x = shape.sharp_x * gu;
       sum[6] = sum[6] + abs_of(by_x);
       sum[7] = sum[7] + abs_of(hr_fma(shape.shear, by_x, shape.sharp_y * gy));
     }
   }
+}
+
+template <int kChannels, bool kCentres>
+inline void splat_backward(const BackwardScratch& s, const BlockPlace* blocks, const SplatWork& work) {
+  const int channels = kChannels > 0 ? kChannels : work.channels;
+  constexpr int kKept = kChannels > 0 ? kChannels : 1;
+  const Floats zero(0.0f);
+  Floats sum[kLanes];
+  for (Floats& a : sum) a = zero;
+  if (kChannels == 0) memset(s.sums, 0, sizeof(float) * kLanes * (channels + kLanes));
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  Eight half[2][8], part[2][kKept];
+  sum_blocks<Eight, 0, kChannels, kCentres>(s, blocks, work, half[0], part[0]);
+  sum_blocks<Eight, 8, kChannels, kCentres>(s, blocks, work, half[1], part[1]);
+  for (int k = 0; k < 8; ++k) sum[k] = both_halves(half[0][k], half[1][k]);
+  for (int k = 0; k < 8 && k < kChannels; ++k) sum[8 + k] = both_halves(part[0][k % kKept], part[1][k % kKept]);
+#else
+  Floats all[8], colour[kKept];
+  sum_blocks<Floats, 0, kChannels, kCentres>(s, blocks, work, all, colour);
+  for (int k = 0; k < 8; ++k) sum[k] = all[k];
   for (int k = 0; k < 8 && k < kChannels; ++k) sum[8 + k] = colour[k % kKept];
+#endif
   for (int k = 0; k < 8 && k < channels && kChannels == 0; ++k) sum[8 + k] = load(s.sums + k * kLanes);
   store_sums(work.record, sum);
   for (int k = 8; k < channels; k += kLanes) {

@@ -1,4 +1,5 @@
 // What compositing a tile and its backward pass share: the splats of a tile in batches, and which of its blocks each reaches.
+#include "eight_lanes.h"
 #include "lanes16.h"
 #include "splat_lanes.h"
 #include "splat_stages.h"
