@@ -70,7 +70,7 @@ def drive(
     if not isinstance(track, Track):
         path = Path(track)
         track = read_track(path / "track.npz" if path.is_dir() else path)
-    saved = head if isinstance(head, SavedHead) else load_saved_head(head)
+    saved = head if isinstance(head, SavedHead) else load_saved_head(Path(head))
     return DrivenHead(saved, track, options)
 
 
@@ -189,11 +189,10 @@ class DrivenHead:
         path = Path(path)
         check_target(path, ".mp4", overwrite)
         partial = path.with_name(f".{path.stem}.partial-{secrets.token_hex(4)}.mp4")
-        start = float(self.track.timestamps_s[0])
+        start, rate = float(self.track.timestamps_s[0]), float(nominal_rate(self.track.timestamps_s))
+        audio = None if self.options.audio is None else Path(self.options.audio)
         try:
-            write_timed_mp4(
-                partial, self._told(progress), float(nominal_rate(self.track.timestamps_s)), self.options.audio, start
-            )
+            write_timed_mp4(partial, self._told(progress), rate, audio, start)
             os.replace(partial, path)
         except OSError as error:
             raise InputError(f"cannot write {path}: {error.strerror or error}") from error

@@ -76,6 +76,6 @@ def _texture(glb: Glb, path: Path) -> UInt8[np.ndarray, "S s 3"]:
             with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
                 if picture.width * picture.height > 1e6 * MAX_MEGAPIXELS:
                     raise InputError(f"{path}: its texture is larger than {MAX_MEGAPIXELS:.0f} megapixels")
-                return np.asarray(picture.convert("RGB"))
+                return np.array(picture.convert("RGB"))
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: its texture cannot be read ({error}); make the head again") from error
