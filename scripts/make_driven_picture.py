@@ -21,8 +21,8 @@ from headrecon.structures import Track
 
 OUT = Path(__file__).resolve().parents[1] / "docs/images/driven.jpg"
 SEED = 21
-#: Size of a picture, and the part of it that is shown (both heads lie in the middle).
-SIZE, SHOWN = 512, 384
+#: Size of the pictures, the part of the person's that is shown, and the size of a picture in the strip.
+SIZE, SHOWN, CELL = 512, 400, 256
 
 
 def moments(track: Track) -> list[int]:
@@ -37,7 +37,7 @@ def moments(track: Track) -> list[int]:
     picks = (
         weight("jawOpen") * front,
         weight("mouthFunnel") * front,
-        (weight("mouthPressLeft") + 0.3 * weight("eyeSquintLeft")) * front,
+        weight("mouthPressLeft") * (1 - weight("eyeBlinkLeft")) * front,
         weight("mouthSmileLeft") * front,
         weight("eyeBlinkLeft") * front,
         np.abs(track.params.leye_pose[:, 1]) * front * (1 - weight("eyeBlinkLeft")),
@@ -45,6 +45,12 @@ def moments(track: Track) -> list[int]:
         yaw,
     )
     return [int(np.argmax(values)) for values in picks]
+
+
+def _cell(picture: np.ndarray, shown: int) -> np.ndarray:
+    edge = (SIZE - shown) // 2
+    middle = Image.fromarray(picture[edge : edge + shown, edge : edge + shown])
+    return np.asarray(middle.resize((CELL, CELL), Image.Resampling.LANCZOS))
 
 
 def main() -> None:
@@ -58,15 +64,8 @@ def main() -> None:
     )
     video = SyntheticVideo(load_head(), SEED, options)
     driven: DrivenHead = drive(args.head, video.track, DriveOptions(size=(SIZE, SIZE), supersample=2))
-    edge = (SIZE - SHOWN) // 2
-    cells = [
-        np.concatenate(
-            [picture[edge : edge + SHOWN, edge : edge + SHOWN] for picture in (video.frame(i), driven.frame(i))]
-        )
-        for i in moments(video.track)
-    ]
+    cells = [np.concatenate([_cell(video.frame(i), SHOWN), _cell(driven.frame(i), SIZE)]) for i in moments(video.track)]
     strip = Image.fromarray(np.concatenate(cells, axis=1))
-    strip = strip.resize((strip.width * 2 // 3, strip.height * 2 // 3), Image.Resampling.LANCZOS)
     strip.save(OUT, quality=86)
     print(f"{OUT} {strip.width} x {strip.height}, {OUT.stat().st_size / 1e3:.0f} kB")
     if args.clip is not None:
