@@ -18,6 +18,7 @@ FAMILIES = (
     "headrecon.benchmarks.volume_cases",
     "headrecon.benchmarks.rendering_cases",
     "headrecon.benchmarks.fitting_cases",
+    "headrecon.benchmarks.video_cases",
 )
 
 
