@@ -217,9 +217,12 @@ def paint(
 
     neutral, posed, hair = head
     covered = None if hair is None else hair.hair_vertices
-    aligned = _aligned(engine, fit.of_view(0), sittings[0], posed[0])
-    made = make_texture(engine.assets, posed[0], aligned, size, covered, neutral)
-    return Colours(made.image, made.normal_map, (made.light, *[None] * (len(sittings) - 1)))
+    first, *further = [
+        (vertices, _aligned(engine, fit.of_view(i), sitting, vertices))
+        for i, (sitting, vertices) in enumerate(zip(sittings, posed, strict=True))
+    ]
+    made = make_texture(engine.assets, *first, size, covered, neutral, further)
+    return Colours(made.image, made.normal_map, made.lights)
 
 
 def _aligned(engine: Engine, fit: LandmarkFit, sitting: Sitting, posed: Float[np.ndarray, "V 3"]) -> Photo:

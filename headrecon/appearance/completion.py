@@ -102,19 +102,22 @@ def _thinned(pixels: Float[Tensor, "N 3"]) -> Float[Tensor, "M 3"]:
     return pixels[:: max(1, len(pixels) // 4000)]
 
 
+def seen_colors(low: LowFrequencies, sight: Sight, zones: Zones) -> SeenColors:
+    """The photo's low frequencies at each vertex, and how far they are to be trusted there."""
+    values = sample(torch.cat([low.colors, low.known[..., None], low.fits[..., None]], -1), sight.pixels)
+    weight = sight.weight * (values[:, 3] > 0.2) * values[:, 4] * zones.skin * (1 - zones.folded)
+    return SeenColors(values[:, :3].numpy().astype(np.float64), weight.numpy().astype(np.float64))
+
+
 def complete_vertices(
-    assets: HeadAssets, seen: tuple[LowFrequencies, Sight] | None, tones: SkinColors, zones: Zones
+    assets: HeadAssets, own: SeenColors | None, tones: SkinColors, zones: Zones
 ) -> Float[Tensor, "V 3"]:
-    """Smooth colour for every vertex: the photo's low frequencies where seen, else diffused; see `diffusion`."""
+    """Smooth colour for every vertex: the photo's own (`seen_colors`) where seen, else diffused; see `diffusion`."""
     # A bald scalp shows skin; what is expected of an unseen one is this person's hair, where it is known.
     scalp = zones.scalp[:, None]
     expected = tones.skin * (1 - scalp) + tones.hair * scalp
-    if seen is None:
+    if own is None:
         return expected
-    low, sight = seen
-    values = sample(torch.cat([low.colors, low.known[..., None], low.fits[..., None]], -1), sight.pixels)
-    weight = sight.weight * (values[:, 3] > 0.2) * values[:, 4] * zones.skin * (1 - zones.folded)
-    own = SeenColors(values[:, :3].numpy().astype(np.float64), weight.numpy().astype(np.float64))
     mirror, symmetric = mirror_vertices(assets.v_template.astype(np.float64))
     guide = Guide(own.colors[mirror], symmetric & (own.weight[mirror] > 0.3))
     # Skin beside the hairline must not creep over the scalp once the colour of the hair is known, nor hair over ears.

@@ -17,7 +17,7 @@ from headrecon.appearance.completion import LowFrequencies, SkinColors
 from headrecon.appearance.delight import Delit, Surface
 from headrecon.appearance.grain import Grain, noise_tile, strand_coordinates, strand_tile, strands_at
 from headrecon.appearance.mirroring import mirror_map
-from headrecon.appearance.projection import COSINES, sample, smoothstep
+from headrecon.appearance.projection import COSINES, Sight, sample, smoothstep
 from headrecon.appearance.texels import Texels
 from headrecon.appearance.zones import Zones
 from headrecon.geometry.cameras import camera_centers
@@ -38,7 +38,11 @@ _FLOWS = 0.25
 
 @dataclass(frozen=True)
 class Sources:
-    """What texels are made from. photo: the fine crop; its small view lies in delit. base: smooth colour per vertex."""
+    """What texels are made from. photo: the fine crop; its small view lies in delit. base: smooth colour per vertex.
+
+    own_base: the photo's own smooth colour, which its detail is taken against, where `base` is that of several photos.
+    sight: how the photo sees the vertices.
+    """
 
     photo: Float[Tensor, "H W 3"]
     delit: Delit
@@ -46,6 +50,8 @@ class Sources:
     base: Float[Tensor, "V 3"]
     zones: Zones
     tones: SkinColors
+    sight: Sight
+    own_base: Float[Tensor, "V 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,8 @@ def paint_seen(assets: HeadAssets, texels: Texels, surface: Surface, sources: So
     to_eye = torch.nn.functional.normalize(camera_centers(view.cameras) - surface.points, dim=1)
     cosine = (surface.normals * to_eye).sum(1, keepdim=True)
     flat = 1 - _FOLDED_LESS * sources.zones.folded[:, None]
-    table = torch.cat([to_homogeneous_image(surface.points, view.cameras), cosine, flat, sources.base], 1).contiguous()
+    smooth = sources.base if sources.own_base is None else sources.own_base
+    table = torch.cat([to_homogeneous_image(surface.points, view.cameras), cosine, flat, smooth], 1).contiguous()
     quality = view.clear * sources.delit.trust * sources.low.fits
     maps = torch.cat([quality[..., None], sources.delit.gain], -1)
     (height, width), small = sources.photo.shape[:2], view.depth_z.shape
