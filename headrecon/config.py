@@ -92,6 +92,9 @@ class PhotosConfig:
         None, "unit of the cameras' positions (default: what their file says, else m)", choices=("m", "cm", "mm")
     )
     refine_cameras: bool = setting(False, "let known cameras be corrected a little (about 0.5 degrees, 5 mm, 0.5 %)")
+    stereo: bool = setting(
+        True, "refine the head until overlapping photos (2 of known cameras, 3 of others) agree on where the skin is"
+    )
     moving: bool = setting(
         False, "the head moved between the photos of known cameras: each has its own pose and expression"
     )

@@ -119,7 +119,7 @@ def write_meshes(result: Reconstruction, folder: Path) -> None:
         licences=result.licences,
         morph_normals=result.config.output.morph_normals,
         normal_map=result.colours.normal_map,
-        offsets=None if result.hair is None else result.hair.offsets,
+        offsets=result.offsets,
     )
     write_glb(folder / "head.glb", head)
     write_obj(folder / "head.obj", result.assets, vertices, result.texture, comment, result.colours.normal_map)
@@ -200,6 +200,7 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
         config=as_dict(result.config),
         light=None if result.colours.light is None else light_to_document(result.colours.light),
         hair=_hair_document(result),
+        surface=_surface_document(result),
         regions=regions,
         photos=_photo_records(result),
     )
@@ -247,6 +248,19 @@ def _rigid_motion(result: Reconstruction, index: int) -> Float[np.ndarray, "4 4"
     out[:3, :3] = so3.exp(x[where["global_orient"]])
     out[:3, 3] = root + x[where["transl"]] - out[:3, :3] @ root
     return out
+
+
+def _surface_document(result: Reconstruction) -> dict[str, float | bool] | None:
+    found = result.surface
+    if found is None:
+        return None
+    moved = np.linalg.norm(found.offsets[found.observed], axis=1)
+    return {
+        "accepted": found.accepted,
+        "observed_vertices": int(found.observed.sum()),
+        "offset_rms_mm": 1e3 * float(np.sqrt(np.mean(moved**2))) if len(moved) else 0.0,
+        **({"agreement": found.agreement_after} if np.isfinite(found.agreement_after) else {}),
+    }
 
 
 def _hair_document(result: Reconstruction) -> dict[str, float] | None:

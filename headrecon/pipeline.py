@@ -36,6 +36,7 @@ from headrecon.structures import Cameras, FaceObservation, HeadAssets, HeadParam
 
 if TYPE_CHECKING:
     from headrecon.appearance.hair import HairLift
+    from headrecon.fitting.multiview.result import MultiviewFit
 
 Progress = Callable[[str, float], None]
 
@@ -64,9 +65,11 @@ class Reconstruction:
     photos: what went into it; the first shows the face best, and what is said of "the photo" is said of it. left_out:
     photos that were given and not used. cameras_known: all stand in one world, that of the file they came from.
     fit: joint, one row per photo in the order of `photos`.
-    neutral: the identity at rest, +y up, facing +z, with the hair's volume where `hair` is not None (`hair.offsets`,
-    metres on the neutral head). colours: texture, normal map and the photo's light. relight: another light to show the
-    head in. metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 % interval.
+    surface: what overlapping photos agree on, where there were enough of them: observed vertices, deviations, offsets.
+    neutral: the identity at rest, +y up, facing +z, with what the photos showed of the skin and the hair's volume
+    (`offsets`, metres on the neutral head). colours: texture, normal map and the photo's light. relight: another light
+    to show the head in. metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 %
+    interval.
     """
 
     config: ReconstructConfig
@@ -81,9 +84,15 @@ class Reconstruction:
     warnings: tuple[str, ...] = ()
     timings: Timings = field(default_factory=Timings)
     hair: HairLift | None = None
+    surface: MultiviewFit | None = None
     relight: Lighting | None = None
     left_out: tuple[LeftOut, ...] = ()
     cameras_known: bool = False
+
+    @property
+    def offsets(self) -> Float[np.ndarray, "V 3"] | None:
+        """What the head has beside the model's identity, metres on the neutral head: skin and hair."""
+        return _sum(self.surface, self.hair)
 
     @property
     def image(self) -> LoadedImage:
@@ -175,12 +184,17 @@ def reconstruct(
         report("fitting the photo's pixels", 0.3)
         with timings.stage("dense"):
             fit = stages.refine(engine, fit, sittings, knowledge, company.rig)
+    surface = None
+    if config.photos.stereo and len(sittings) > 1:
+        report("comparing the photos", 0.35)
+        with timings.stage("together"):
+            fit, surface = _together(engine, fit, company)
     hair = None
     if config.hair.lift:
         report("shaping the hair", 0.4)
         with timings.stage("hair"):
             hair = stages.lift_hair(engine, fit, sittings)
-    neutral, posed = stages.heads(engine, fit, None if hair is None else hair.offsets)
+    neutral, posed = stages.heads(engine, fit, _sum(surface, hair))
     report("painting the texture", 0.45)
     with timings.stage("texture"):
         paint = stages.sketch if config.texture.detail == "sketch" else stages.paint
@@ -202,10 +216,27 @@ def reconstruct(
         warnings=tuple(text for group in heard for text in group),
         timings=timings,
         hair=hair,
+        surface=surface,
         relight=relight,
         left_out=company.left_out,
         cameras_known=company.rig is not None,
     )
+
+
+def _together(engine: Engine, fit: LandmarkFit, company: Company) -> tuple[LandmarkFit, MultiviewFit | None]:
+    """The fit on which overlapping photos agree, and what else they say; the fit as it was where they do not."""
+    found = stages.together(engine, fit, company.sittings, company.rig)
+    if found is None:
+        return fit, None
+    from headrecon.fitting.multiview.from_fit import applied
+
+    return applied(fit, found), found
+
+
+def _sum(surface: MultiviewFit | None, hair: HairLift | None) -> Float[np.ndarray, "V 3"] | None:
+    """Offsets of the neutral head: what photos showed of the skin, and the hair on it."""
+    both = [x.offsets for x in (surface, hair) if x is not None]
+    return sum(both[1:], both[0]) if both else None
 
 
 def _look(image: ImageLike | Sequence[ImageLike], engine: Engine, config: ReconstructConfig) -> Company:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from headrecon.appearance.hair import HairLift
     from headrecon.appearance.projection import Photo
     from headrecon.fitting.dense.refine import DenseFitter
+    from headrecon.fitting.multiview.refine import MultiviewFitter
+    from headrecon.fitting.multiview.result import MultiviewFit
     from headrecon.models.head_model import HeadModel
     from headrecon.perception.face_refiner import FaceRefiner
 
@@ -76,6 +78,13 @@ class Engine:
         from headrecon.fitting.dense.refine import DenseFitter
 
         return DenseFitter(self.fitter)
+
+    @cached_property
+    def multiview(self) -> MultiviewFitter:
+        """The fitter of several photos' surfaces, made when first used."""
+        from headrecon.fitting.multiview.refine import MultiviewFitter
+
+        return MultiviewFitter(self.assets)
 
     @cached_property
     def head_model(self) -> HeadModel:
@@ -134,7 +143,7 @@ def sit(
 ) -> Sitting:
     """A photo and its face, with what the later stages want: a closer look, the person's mask, the camera."""
     mask = None
-    if config.fit.dense or config.hair.lift or config.texture.detail == "full":
+    if config.fit.dense or config.hair.lift or config.photos.stereo or config.texture.detail == "full":
         from headrecon.perception.person_mask import person_mask
 
         mask = person_mask(image.image_srgb, engine.networks, face)
@@ -171,6 +180,22 @@ def refine(
 
     photos = [DensePhoto(s.image.image_srgb, s.fitted, s.mask, s.hint) for s in sittings]
     return engine.dense.refine(fit, photos, knowledge, rig).fit
+
+
+def together(
+    engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting], rig: Rig | None = None
+) -> MultiviewFit | None:
+    """What overlapping photos agree on: cameras, heads and offsets. None where there are too few photos to ask.
+
+    Two photos of known cameras are enough; where the cameras have to be found from the photos too it takes three.
+    """
+    from headrecon.fitting.multiview.from_fit import views_of
+
+    if len(sittings) < (3 if rig is None else 2):
+        return None
+    still = rig is not None and rig.still
+    views = views_of(fit, [s.image.image_srgb for s in sittings], [s.mask for s in sittings], still, still)
+    return engine.multiview.refine(replace(views, known_focals=rig is not None))
 
 
 def lift_hair(engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting]) -> HairLift:

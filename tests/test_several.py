@@ -24,6 +24,8 @@ from headrecon.rendering.mesh import Appearance, RenderOptions, render_mesh
 from headrecon.stages import Engine
 from headrecon.structures import Cameras, Mesh
 
+#: From the world of the rig's file to the one in which it was photographed: z up, turned and moved.
+WORLD = np.array([[0.0, 1, 0, 0.5], [0, 0, 1, 2.0], [1, 0, 0, -1.0], [0, 0, 0, 1]])
 DRAFT = resolve("draft", overrides={"texture.size": 64, "fit.iterations": 8})
 TURNS = (0.0, 30.0, -30.0)
 
@@ -198,10 +200,7 @@ def rig(anny_assets, shots: list[SyntheticPhoto], tmp_path_factory: pytest.TempP
         camera = Cameras(viewmat, k, 400, 380).torch()
         drawn = render_mesh(mesh, camera, Appearance(texture_srgb=texture), RenderOptions(lighting=person.lighting))
         Image.fromarray((drawn.image_srgb[0].numpy() * 255).astype(np.uint8)).save(folder / f"cam{i}.png")
-    world = np.eye(4)
-    world[:3, :3] = np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]])  # z up, and turned
-    world[:3, 3] = [0.5, 2.0, -1.0]
-    cameras = [Cameras(v @ world, k, 400, 380) for v in viewmats]
+    cameras = [Cameras(v @ WORLD, k, 400, 380) for v in viewmats]
     write_transforms(folder / "transforms.json", cameras, [f"cam{i}.png" for i in range(3)])
     return folder
 
@@ -234,3 +233,31 @@ def test_a_picture_of_another_size_than_its_cameras_is_refused(rig: Path, engine
     config = resolve("draft", overrides={"texture.size": 64, "photos.cameras": str(rig / "transforms.json")})
     with pytest.raises(InputError, match=r"cam1\.png: its camera is of 400 x 380 pixels, the picture has 200 x 190"):
         headrecon.reconstruct(sorted(tmp_path.glob("*.png")), config, engine=engine)
+
+
+def test_overlapping_photos_of_known_cameras_shape_the_skin(
+    rig: Path, shots: list[SyntheticPhoto], engine: Engine, tmp_path: Path
+) -> None:
+    plain = {"texture.size": 64, "photos.cameras": str(rig)}
+    before = headrecon.reconstruct(sorted(rig.glob("*.png")), resolve("draft", overrides=plain), engine=engine)
+    config = resolve("draft", overrides=plain | {"photos.stereo": True})
+    result = headrecon.reconstruct(sorted(rig.glob("*.png")), config, engine=engine)
+    assert before.surface is None
+    assert result.surface is not None
+    assert result.surface.accepted, result.warnings
+    assert result.surface.agreement_after > result.surface.agreement_before
+    offsets = result.offsets
+    assert offsets is not None
+    bare = result.assets.v_template + result.assets.shapedirs @ result.params.betas[0].numpy()
+    np.testing.assert_allclose(result.neutral - bare, offsets, atol=1e-6)
+    # The photographed person is of this very model and topology: vertices can be compared one by one.
+    face = result.surface.observed & (result.assets.regions["face"] > 0.5)
+    assert face.sum() > 500
+    inverse = np.linalg.inv(WORLD)
+    truth = shots[0].posed @ inverse[:3, :3].T + inverse[:3, 3]
+    missed = [np.linalg.norm(r.posed[face] - truth[face], axis=1) for r in (before, result)]
+    assert np.median(missed[1]) < np.median(missed[0])
+    result.save(tmp_path / "out")
+    head = json.loads((tmp_path / "out" / "head.json").read_text())
+    assert head["surface"]["accepted"]
+    assert head["surface"]["observed_vertices"] == int(result.surface.observed.sum())

@@ -55,7 +55,8 @@ class HeadRecord:
 
     focal_source: where the focal length came from (`exif`, `user`, `estimated`). licences: of all that made this head.
     image_sha256: None when the picture came from memory. light: of the photo (`rendering.light_rigs` writes it). hair:
-    what its shape was made from. Both None where they were not looked for. regions: deviations of the shape by region.
+    what its shape was made from. surface: what overlapping photos agreed on. All three None where they were not looked
+    for. regions: deviations of the shape by region.
     photos: all that were given, in their order, where there were several.
     """
 
@@ -73,6 +74,7 @@ class HeadRecord:
     config: Mapping[str, Any] = field(default_factory=dict)
     light: Mapping[str, Any] | None = None
     hair: Mapping[str, Any] | None = None
+    surface: Mapping[str, Any] | None = None
     regions: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     photos: Sequence[PhotoRecord] = ()
 
@@ -95,6 +97,7 @@ def head_document(record: HeadRecord) -> dict[str, Any]:
         "regions": {name: dict(entry) for name, entry in record.regions.items()},
         **({} if record.light is None else {"light": dict(record.light)}),
         **({} if record.hair is None else {"hair": dict(record.hair)}),
+        **({} if record.surface is None else {"surface": dict(record.surface)}),
         "warnings": list(record.warnings),
         "licences": licences,
         "commercial_use": all(x["commercial"] for x in licences),

@@ -34,6 +34,8 @@ from headrecon.structures import HeadAssets
 
 #: Sharpness at which photos are asked whether they agree, pixels per metre on the face.
 _GUARD_PER_M = 1500.0
+#: Deviation of the log of a known focal length.
+_KNOWN_LOG_FOCAL = 1e-6
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class MultiviewFitter:
 
         Never worse by what can be told from the photos: unless they agree better on the refined head, the result is the
         fit that was given, with offsets of zero and the reason in words. Memory and time grow with the photos' area on
-        the face and with the number of photos (7 at 1024²: about 15 s on two idle cores).
+        the face and with the number of photos (7 at 1024²: some 20 s of processor time; 35 s with unknown cameras).
         """
         with one_blas_thread(), torch.no_grad():
             return _Refinement(self, views).run()
@@ -130,7 +132,10 @@ class _Refinement:
     def _calibrated(self, state: _State, level: Level) -> _State:
         looks, scales = self._looks(state, level.pixels_per_m)
         matches = match(looks, scales, self.triangles, self.options.matching)
-        stand = calibrate(self.surface, state.stand, self.start.stand, state.offsets, matches, self.options.calibration)
+        options = self.options.calibration
+        if self.views.known_focals:
+            options = replace(options, log_focal=_KNOWN_LOG_FOCAL)
+        stand = calibrate(self.surface, state.stand, self.start.stand, state.offsets, matches, options)
         return replace(state, stand=stand)
 
     def _shaped(self, state: _State, samples: Samples, draws: int) -> tuple[_State, Displacement]:

@@ -45,6 +45,8 @@ class PosedView:
 class Views:
     """C photos of one person. known_cameras: they are right and stay. one_moment: the head is the same in all of them.
 
+    known_focals: the focal lengths stay where the places of the cameras are not known.
+
     Raises InputError for views whose heads cannot be one person's, or are not finite.
     """
 
@@ -52,6 +54,7 @@ class Views:
     known_cameras: bool = False
     one_moment: bool = False
     num_betas: int = field(default=0)
+    known_focals: bool = False
 
     def __post_init__(self) -> None:
         params = [np.asarray(v.params) for v in self.views]
