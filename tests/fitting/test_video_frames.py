@@ -167,3 +167,14 @@ def test_heights_do_not_change_with_size(fitter, every_point):
     marks = seen(fitter, every_point, state_of(fitter))
     assert np.allclose(opening_heights(3 * marks), opening_heights(marks))
     assert replace(fitter.openings).open_lids.shape == (6,)
+
+
+def test_a_blink_tells_how_shut_lids_are_read():
+    heights = np.full((200, len(PAIRS)), 0.12)
+    heights[50:54, :6] = 0.06
+    known = Openings.of(heights)
+    assert np.allclose(known.open_lids, 0.12)
+    assert np.allclose(known.shut_lids, 0.06)
+    assert (Openings.of(heights[60:]).shut_lids < 0.02).all()  # no blink: what is usual
+    heights[50:54, 3:6] = 0.12
+    assert (Openings.of(heights).shut_lids < 0.02).all()  # a wink is none

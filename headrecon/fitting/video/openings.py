@@ -24,6 +24,9 @@ from headrecon.perception.eye_frame import EyeFrame
 #: read a little higher: lids by up to a tenth of what they are when open, lips by half a millimetre.
 SHUT_LIDS, TOUCHING_LIPS = 0.016, 0.008
 _STILL_SHUT = 0.1
+#: How low this person's lids are read when shut: the lowest hundredth of the frames, of a clip with so many frames, if
+#: both eyes then are below this share of open ones. Some faces' lids are never read as low as `SHUT_LIDS`.
+_SHUT_PERCENTILE, _LEAST_FRAMES, _BLINK_SHARE = 1.0, 60, 0.6
 #: Where a person's open eyes are read: the share of frames that are less open.
 OPEN_PERCENTILE = 75.0
 #: A clip in which nobody opens the eyes further than this says nothing about open eyes.
@@ -35,20 +38,26 @@ _LIDS = len(RIGHT_LIDS) + len(LEFT_LIDS)
 
 @dataclass(frozen=True)
 class Openings:
-    """A person's open lids as detected, in eye distances: one height per pair of lid points (right eye, left eye)."""
+    """A person's lids as detected, in eye distances: one height per pair of lid points (right eye, left eye), open and,
+    where the clip shows a blink, shut."""
 
     open_lids: Float[np.ndarray, "6"]
+    shut_lids: Float[np.ndarray, "6"] = field(default_factory=lambda: np.full(_LIDS, SHUT_LIDS))
 
     @staticmethod
     def of(heights: Float[np.ndarray, "T 11"]) -> Openings:
         """From the heights (`opening_heights`) of many frames."""
-        lids = np.percentile(heights[:, :_LIDS], OPEN_PERCENTILE, axis=0)
-        return Openings(np.maximum(lids, _LEAST_OPEN))
+        lids = heights[:, :_LIDS]
+        opened = np.maximum(np.percentile(lids, OPEN_PERCENTILE, axis=0), _LEAST_OPEN)
+        lowest = np.percentile(lids, _SHUT_PERCENTILE, axis=0)
+        blinked = len(lids) >= _LEAST_FRAMES and bool((lowest < _BLINK_SHARE * opened).all())
+        shut = np.clip(lowest, SHUT_LIDS, _BLINK_SHARE * opened) if blinked else np.full(_LIDS, SHUT_LIDS)
+        return Openings(opened, shut)
 
     def targets(self, heights: Float[np.ndarray, "11"], person: PersonalHead) -> Float[np.ndarray, "11"]:
         """Heights that the head should show, metres, for detected ones in eye distances."""
         lids, lips = heights[:_LIDS], heights[_LIDS:]
-        closed = SHUT_LIDS + _STILL_SHUT * self.open_lids
+        closed = self.shut_lids + _STILL_SHUT * self.open_lids
         share = (lids - closed) / (self.open_lids - closed)
         shut, rest = person.shut_gaps_m[:_LIDS], person.gaps_m[:_LIDS]
         return np.concatenate(
