@@ -23,7 +23,7 @@ SCHEMA_PREFIX = "headrecon."
 
 
 @contextmanager
-def output_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
+def output_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iterator[Path]:
     """Yield a staging folder beside `path`; it becomes `path` when the block ends, and vanishes when it raises.
 
     An existing, non-empty `path` is refused unless `overwrite`; then it is replaced only after success, and only when
@@ -48,7 +48,7 @@ def output_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
         raise
 
 
-def check_output_folder(path: str | Path, overwrite: bool = False) -> None:
+def check_output_folder(path: str | os.PathLike[str], overwrite: bool = False) -> None:
     """Raise the InputError that `output_folder` would raise, before any work is done; leaves nothing behind."""
     target = Path(path).expanduser().resolve()
     _check_target(target, overwrite)

@@ -6,6 +6,7 @@ end too early, headers that claim absurd sizes. What was mended or left out is c
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class VideoReader:
     Making one raises InputError for what cannot be read: missing, a folder, empty, no picture stream, too large.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._counts = _Counts()
         container, stream = _open(self.path)

@@ -70,14 +70,14 @@ def chunk_name(stage: str, index: int) -> str:
     return f"{stage}-{index:05d}"
 
 
-def work_path(target: str | Path) -> Path:
+def work_path(target: str | os.PathLike[str]) -> Path:
     """Where a job with that output folder works: a hidden folder beside it."""
     target = Path(target).expanduser().resolve()
     return target.parent / f".{target.name}.working"
 
 
 @contextmanager
-def work_folder(target: str | Path, job: Mapping[str, Any]) -> Iterator[WorkFolder]:
+def work_folder(target: str | os.PathLike[str], job: Mapping[str, Any]) -> Iterator[WorkFolder]:
     """The working folder of a job: as it was left if it is the same job, else empty. It stays until `remove`.
 
     Raises InputError when it cannot be written, or while another process works in it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from queue import Empty, Full, Queue
@@ -74,7 +74,7 @@ def seen_chunks(work: WorkFolder) -> Iterator[SeenChunk]:
         yield _unpack(arrays)
 
 
-def ahead(items: Iterable[_Item], depth: int = 3) -> Iterator[_Item]:
+def ahead(items: Iterable[_Item], depth: int = 3) -> Generator[_Item, None, None]:
     """The same items, made in a second thread up to `depth` in advance. Closing it stops the thread."""
     queue: Queue[Any] = Queue(depth)
     stop = threading.Event()

@@ -133,14 +133,18 @@ def test_a_missing_photo_names_its_nearest_neighbour(tmp_path: Path, capsys: pyt
     assert_one_sentence(capsys, f"no such file; did you mean {tmp_path / 'holiday.jpg'}?")
 
 
-def test_folders_and_several_photos_ask_for_batch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_photos_and_folders_of_empty_files_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both mean one person; here no photo can be used."""
     for name in ("a.jpg", "b.jpg"):
         (tmp_path / name).touch()
     both = [str(tmp_path / "a.jpg"), str(tmp_path / "b.jpg")]
-    assert main(["reconstruct", *both, "--out", str(tmp_path / "o")]) == 2
-    assert_one_sentence(capsys, "2 inputs given; one photo makes one head. For a head of each, add --batch")
-    assert main(["reconstruct", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
-    assert_one_sentence(capsys, "is a folder; expected a photo. To reconstruct every photo in it, add --batch")
+    for inputs in (both, [str(tmp_path)]):
+        assert main(["reconstruct", *inputs, "--out", str(tmp_path / "o")]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert "a.jpg is empty (0 bytes)" in last and "b.jpg is empty (0 bytes)" in last
+        assert not (tmp_path / "o").exists()
 
 
 @pytest.mark.parametrize("extra", [[], ["--batch"]])
