@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from headrecon.tracking.jitter import point_jitter
 from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.overlay import overlaid, overlay_frames, overlay_size
 from headrecon.tracking.run import TrackResult
+from headrecon.tracking.seen import ahead
 from headrecon.tracking.training_frames import write_training_frames
 
 SCHEMA = "headrecon.track/1"
@@ -102,9 +104,10 @@ def _write_overlay(
 ) -> None:
     report("drawing the overlay", 0.72)
     tell = frame_progress("drawing the overlay", (0.72, 0.92), len(result.track), report)
-    pictures = overlay_frames(reader, head, result.config.output.overlay_side, tell)
     audio = result.video.path if result.video.audio else None
-    write_timed_mp4(path, pictures, result.video.rate, audio, float(result.track.timestamps_s[0]))
+    # The next picture is drawn while this one is encoded.
+    with closing(ahead(overlay_frames(reader, head, result.config.output.overlay_side, tell))) as pictures:
+        write_timed_mp4(path, pictures, result.video.rate, audio, float(result.track.timestamps_s[0]))
 
 
 def _page(
