@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,12 +14,13 @@ from headrecon.geometry.cameras import crop_cameras
 from headrecon.io.video_reader import VideoReader
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.pictures import draw
-from headrecon.structures import Cameras, Mesh
+from headrecon.structures import Cameras, Mesh, Track
 from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.seen import ahead
 
 #: How much of the head shows over the picture: of one that is followed surely, and of one that is only carried on.
 _OPACITY = (0.7, 0.25)
+_TOGETHER = 2
 
 
 def overlay_size(width: int, height: int, shorter: int) -> tuple[int, int]:
@@ -29,16 +32,33 @@ def overlay_size(width: int, height: int, shorter: int) -> tuple[int, int]:
 def overlay_frames(
     reader: VideoReader, head: MovingHead, shorter: int, progress: Callable[[int], None]
 ) -> Iterator[tuple[float, UInt8[np.ndarray, "H W 3"]]]:
-    """Times and pictures of a track's frames, the head drawn over each. One picture in memory at a time."""
-    track = head.track
-    size = overlay_size(track.cameras.width, track.cameras.height, shorter)
+    """Times and pictures of a track's frames, the head drawn over each. A few pictures in memory at a time."""
+    size = overlay_size(head.track.cameras.width, head.track.cameras.height, shorter)
+    waiting: deque[tuple[int, Future[UInt8[np.ndarray, "H W 3"]]]] = deque()
+
+    def ready() -> tuple[float, UInt8[np.ndarray, "H W 3"]]:
+        place, picture = waiting.popleft()
+        progress(place + 1)
+        return float(head.track.timestamps_s[place]), picture.result()
+
+    # Two pictures at once: half of the time goes to numpy, which uses one core.
+    with ThreadPoolExecutor(_TOGETHER) as workers:
+        for place, image in _tracked(reader, head.track):
+            waiting.append((place, workers.submit(overlaid, image, head, place, size)))
+            if len(waiting) > _TOGETHER:
+                yield ready()
+        while waiting:
+            yield ready()
+
+
+def _tracked(reader: VideoReader, track: Track) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+    """The frames that the track has, each with its place in it."""
     place, last = 0, int(track.frames[-1])
     for frame in ahead(reader.frames(int(track.frames[0]))):
         while place < len(track) and track.frames[place] < frame.index:
             place += 1
         if place < len(track) and track.frames[place] == frame.index:
-            yield float(track.timestamps_s[place]), overlaid(frame.image_srgb, head, place, size)
-            progress(place + 1)
+            yield place, frame.image_srgb
         if frame.index >= last:
             return
 
