@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from refiner_faces import Faces
@@ -18,7 +20,7 @@ def convolution(inputs: int, outputs: int, side: int, stride: int = 1) -> nn.Seq
     )  # fmt: skip
 
 
-class TrainedHead(nn.Module):
+class TrainedHead(nn.Module, ABC):
     """Answers `outputs` numbers from feature maps and the points; `straight` is linear in the points."""
 
     convolutions: tuple[str, ...] = ()
@@ -36,8 +38,10 @@ class TrainedHead(nn.Module):
         hidden = torch.relu(self.hidden(self.drop(torch.relu(hidden + self.from_points(points)))))
         return self.out(hidden) + self.straight(points)
 
+    @abstractmethod
     def inputs(self, faces: Faces, rows: np.ndarray | slice) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """The head's feature maps of these rows, as `forward` takes them before the points."""
+        ...
 
     def tables(self, outputs: int) -> dict[str, np.ndarray]:
         """Layers for the head, of the first `outputs` answers: norms folded in, channels last."""

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from headrecon.config import ReconstructConfig, Setting, preset_names, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from headrecon.batch import BatchItem
 
 ABOUT = "turn a photo of a person, or several of the same one, into a metric, rigged, textured 3D head"
@@ -52,35 +54,40 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
         "reconstruct", help=ABOUT, description=ABOUT, epilog=f"{_settings_text()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    known = settings()
     parser.add_argument(
         "inputs",
         nargs="+",
         metavar="INPUT",
         help="a photo; several photos, or a folder of them, of one person; with --batch, of a person each",
     )
+    add_settings(parser, ReconstructConfig, FLAGS, "fit.iterations=100")
+    parser.add_argument("--batch", action="store_true", help="each photo is a person of its own; go on past failures")
+    parser.set_defaults(run=run)
+    return [parser]
+
+
+def add_settings(parser: argparse.ArgumentParser, kind: type, flags: Mapping[str, str], example: str) -> None:
+    """What every command with settings takes: --out, --preset, flags that stand for settings, --config, --set, ...
+
+    kind: the class of the settings; flags: their keys; example: an assignment, for the help of --set.
+    """
+    known = settings(kind)
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="folder to write; see docs/formats.md for what it holds"
     )
-    parser.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"where the settings start from: {', '.join(preset_names())} (default: default)",
-    )
-    for flag, key in FLAGS.items():
+    names = ", ".join(preset_names(kind))
+    parser.add_argument("--preset", metavar="NAME", help=f"where the settings start from: {names} (default: default)")
+    for flag, key in flags.items():
         add_flag(parser, flag, known[key])
     parser.add_argument(
         "--config", metavar="FILE.yaml", help="settings from a file, such as an earlier run's config.yaml"
     )
     parser.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], dest="assignments",
-        help="any setting by its key, such as fit.iterations=100; may be repeated; listed below",
+        help=f"any setting by its key, such as {example}; may be repeated; listed below",
     )  # fmt: skip
-    parser.add_argument("--batch", action="store_true", help="each photo is a person of its own; go on past failures")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in --out")
     parser.add_argument("--json", action="store_true", help="print the result for machines on stdout")
-    parser.set_defaults(run=run)
-    return [parser]
 
 
 def add_flag(parser: argparse.ArgumentParser, flag: str, spec: Setting) -> None:

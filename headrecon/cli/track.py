@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrecon.cli.reconstruct import add_flag, read_config
-from headrecon.config import preset_names, settings
+from headrecon.cli.reconstruct import add_settings, read_config
+from headrecon.config import settings
 from headrecon.tracking.settings import TrackConfig
 
 if TYPE_CHECKING:
@@ -44,24 +44,8 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
         "track", help=ABOUT, description=ABOUT, epilog=f"{_settings_text()}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    known = settings(TrackConfig)
     parser.add_argument("input", metavar="VIDEO", help="a video file: MP4, MOV, MKV, WebM, AVI and the like")
-    parser.add_argument(
-        "--out", required=True, metavar="DIR", help="folder to write; see docs/formats.md for what it holds"
-    )
-    names = ", ".join(preset_names(TrackConfig))
-    parser.add_argument("--preset", metavar="NAME", help=f"where the settings start from: {names} (default: default)")
-    for flag, key in FLAGS.items():
-        add_flag(parser, flag, known[key])
-    parser.add_argument(
-        "--config", metavar="FILE.yaml", help="settings from a file, such as an earlier run's config.yaml"
-    )
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], dest="assignments",
-        help="any setting by its key, such as motion.smooth=0.5; may be repeated; listed below",
-    )  # fmt: skip
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier result in --out")
-    parser.add_argument("--json", action="store_true", help="print the result for machines on stdout")
+    add_settings(parser, TrackConfig, FLAGS, "motion.smooth=0.5")
     parser.set_defaults(run=run)
     return [parser]
 
