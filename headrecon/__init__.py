@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from headrecon.batch import reconstruct_batch
     from headrecon.config import ReconstructConfig
     from headrecon.config import resolve as resolve_config
-    from headrecon.driving import drive
+    from headrecon.driving.clip import drive
     from headrecon.errors import HeadReconError
     from headrecon.evaluation.mesh_files import evaluate_mesh_files
     from headrecon.evaluation.scan_to_mesh import evaluate_mesh
@@ -36,7 +36,7 @@ _HOMES: dict[str, tuple[str, str]] = {
     "Mesh": ("headrecon.structures", "Mesh"),
     "ReconstructConfig": ("headrecon.config", "ReconstructConfig"),
     "Reconstruction": ("headrecon.pipeline", "Reconstruction"),
-    "drive": ("headrecon.driving", "drive"),
+    "drive": ("headrecon.driving.clip", "drive"),
     "evaluate_mesh": ("headrecon.evaluation.scan_to_mesh", "evaluate_mesh"),
     "evaluate_mesh_files": ("headrecon.evaluation.mesh_files", "evaluate_mesh_files"),
     "load_head": ("headrecon.models.store", "load_head"),

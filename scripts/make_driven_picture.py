@@ -15,7 +15,8 @@ from PIL import Image
 
 from headrecon.datasets.head_motion import MotionOptions
 from headrecon.datasets.synthetic_video import SyntheticVideo, VideoOptions
-from headrecon.driving import DrivenHead, DriveOptions, drive
+from headrecon.driving.clip import DrivenHead, drive
+from headrecon.driving.options import DriveOptions
 from headrecon.models.store import load_head
 from headrecon.structures import Track
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from headrecon.cli import main
-from headrecon.driving import DriveOptions, drive
+from headrecon.driving.clip import drive
+from headrecon.driving.figures import MeshFigure
+from headrecon.driving.options import DriveOptions
 from headrecon.errors import AssetError, InputError
 from headrecon.geometry import so3
 from headrecon.io.arkit_curves import JAW_OPEN_RADIANS
@@ -42,7 +44,7 @@ def track(assets: HeadAssets) -> Track:
 @pytest.fixture
 def folder(assets: HeadAssets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An output folder: a head with hair, written as `reconstruct` does."""
-    for module in ("headrecon.saved_head", "headrecon.driving"):
+    for module in ("headrecon.saved_head", "headrecon.driving.motion"):
         monkeypatch.setattr(f"{module}.load_head", lambda name: _known(assets, name))
     out = tmp_path / "head"
     out.mkdir()
@@ -94,7 +96,7 @@ def test_a_folder_of_track_will_do(folder: Path, assets: HeadAssets) -> None:
 
 def test_motion_is_the_tracks_and_identity_the_heads(folder: Path, track: Track, assets: HeadAssets) -> None:
     driven = drive(folder, track, DriveOptions(camera="track"))
-    s = driven.head.layout.slices
+    s = driven.figure.joints.layout.slices
     np.testing.assert_allclose(driven.rows[:, s["expression"]], track.params.expression)
     for name in ("global_orient", "neck_pose", "jaw_pose", "leye_pose", "reye_pose"):
         np.testing.assert_allclose(driven.rows[:, s[name]], getattr(track.params, name))
@@ -110,9 +112,11 @@ def test_motion_is_the_tracks_and_identity_the_heads(folder: Path, track: Track,
 def test_a_head_driven_by_itself_is_what_was_tracked(folder: Path, track: Track, assets: HeadAssets) -> None:
     own = replace(track, params=replace(track.params, betas=np.tile(BETAS, (4, 1))))
     driven = drive(folder, own, DriveOptions(camera="track"))
-    np.testing.assert_allclose(driven.rows[:, driven.head.layout.slices["transl"]], own.params.transl, atol=1e-12)
-    bald = replace(driven.head, offsets=np.zeros_like(driven.head.offsets))
-    moved = driven.vertices(2) - replace(driven, head=bald).vertices(2)
+    np.testing.assert_allclose(
+        driven.rows[:, driven.figure.joints.layout.slices["transl"]], own.params.transl, atol=1e-12
+    )
+    bald = MeshFigure(replace(driven.figure.head, offsets=np.zeros_like(driven.figure.head.offsets)))
+    moved = driven.figure.reach(driven.rows[2]) - bald.reach(driven.rows[2])
     assert np.linalg.norm(moved, axis=1).max() == pytest.approx(0.01, rel=0.05)  # its hair goes with it
 
 
@@ -120,7 +124,7 @@ def test_the_front_camera_sees_a_head_that_mostly_faces_it(folder: Path, track: 
     turned = np.stack([so3.log(so3.exp(np.array([0, 0.9, 0])) @ so3.exp(r)) for r in track.params.global_orient])
     far = replace(track, params=replace(track.params, global_orient=turned, transl=track.params.transl + 5.0))
     driven = drive(folder, far, DriveOptions(size=(64, 48)))
-    s = driven.head.layout.slices
+    s = driven.figure.joints.layout.slices
     heads = so3.exp(driven.rows[:, s["global_orient"]]) @ so3.exp(driven.rows[:, s["neck_pose"]])
     assert np.median(heads[:, 2, 2]) > 0.97
     corner = driven.frame(0)[0, 0]
@@ -176,7 +180,7 @@ def test_the_animated_glb_is_a_head_again(folder: Path, track: Track, assets: He
     driven.save_glb(tmp_path / "moving.glb")
     vertices, _ = read_rigged(tmp_path / "moving.glb", assets)
     used = np.unique(assets.faces[assets.faces >= 0])
-    np.testing.assert_allclose(vertices[used], driven.head.neutral[used], atol=1e-6)
+    np.testing.assert_allclose(vertices[used], driven.figure.head.neutral[used], atol=1e-6)
     content = (tmp_path / "moving.glb").read_bytes()
     assert b'"animations"' in content
 
