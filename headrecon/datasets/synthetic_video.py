@@ -28,7 +28,7 @@ from headrecon.models.head_model import HeadModel
 from headrecon.models.posed_mesh import embed
 from headrecon.rendering.lighting import Lighting, Surface
 from headrecon.rendering.look import Appearance, RenderOptions
-from headrecon.rendering.pictures import draw
+from headrecon.rendering.pictures import Picture, draw
 from headrecon.rendering.plain_head import IRIS_DIAMETER_M
 from headrecon.structures import Cameras, HeadAssets, HeadParams, Mesh, Track
 
@@ -171,20 +171,36 @@ class SyntheticVideo:
 
     def frame(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
         """Draw one frame."""
+        drawn = self._drawn(index, None)
+        alpha = drawn.alpha[..., None]
+        image = drawn.image_srgb * alpha + self._behind(index) * (1 - alpha)
+        return as_uint8(self._noisy(self._through_lens(image), index))
+
+    def cut_out(self, index: int, cameras: Cameras | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The person of a frame alone, exactly: colours uint8 [H,W,3] and alphas uint8 [H,W].
+
+        cameras: one camera that sees the same instant from elsewhere; None is the clip's own. Lens and noise are as in
+        `frame`, except that other cameras have no noise.
+        """
+        drawn = self._drawn(index, cameras)
+        alpha = drawn.alpha[..., None]
+        mixed = self._through_lens(np.concatenate([drawn.image_srgb * alpha, alpha], axis=-1))
+        colours = np.where(mixed[..., 3:] > 1e-4, mixed[..., :3] / np.maximum(mixed[..., 3:], 1e-4), 0)
+        return as_uint8(colours if cameras is not None else self._noisy(colours, index)), as_uint8(mixed[..., 3])
+
+    def _drawn(self, index: int, cameras: Cameras | None) -> Picture:
         assets, o = self.assets, self.options
         # Cards of lashes need transparency, and stand as black plates before the eyes without; lashes are painted.
         solid = np.setdiff1d(np.arange(len(assets.faces)), assets.faces_of("lashes"))
         mesh = Mesh(self.vertices(index).astype(np.float32), assets.faces[solid], assets.uvs, assets.uv_faces[solid])
-        cameras = self.track.cameras
-        camera = replace(cameras, viewmats=cameras.viewmats[index], Ks=cameras.Ks[index])
+        if cameras is None:
+            own = self.track.cameras
+            cameras = replace(own, viewmats=own.viewmats[index], Ks=own.Ks[index])
         first, second = self._lights
         light = _between(first, second, float(self.motion.light[index]))
         surface = Surface(specular=0.022, roughness=self._person.look.roughness)
         options = RenderOptions(lighting=light, supersample=o.supersample, background_srgb=None)
-        drawn = next(draw(mesh, camera, Appearance(texture_srgb=self._person.texture, surface=surface), options))
-        alpha = drawn.alpha[..., None]
-        image = drawn.image_srgb * alpha + self._behind(index) * (1 - alpha)
-        return as_uint8(self._through_lens(image, index))
+        return next(draw(mesh, cameras, Appearance(texture_srgb=self._person.texture, surface=surface), options))
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """All frames, one at a time."""
@@ -198,12 +214,14 @@ class SyntheticVideo:
         across, down = (int(np.clip(round(spare / 2 + focal * a), 0, spare)) for a in (-yaw, -pitch))
         return self._room[down : down + size, across : across + size]
 
-    def _through_lens(self, image: np.ndarray, index: int) -> np.ndarray:
-        """The lens's blur, the same in all frames, and noise that is not."""
+    def _through_lens(self, image: np.ndarray) -> np.ndarray:
+        """The lens's blur, the same in all frames."""
         from scipy.ndimage import gaussian_filter
 
-        if self._blur > 0.05:
-            image = gaussian_filter(image, (self._blur, self._blur, 0))
+        return gaussian_filter(image, (self._blur, self._blur, 0)) if self._blur > 0.05 else image
+
+    def _noisy(self, image: np.ndarray, index: int) -> np.ndarray:
+        """The sensor's noise, other in every frame."""
         rng = np.random.default_rng([self.seed, 12, index])
         return np.clip(image + self._noise * rng.standard_normal(image.shape, dtype=np.float32), 0, 1)
 

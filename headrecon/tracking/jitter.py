@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from headrecon.geometry.cameras import project_points
+from headrecon.models.moving_head import MovingHead
 from headrecon.models.point_model import PointModel
 from headrecon.structures import LandmarkEmbedding
-from headrecon.tracking.moving_head import MovingHead
 
 #: The second difference of white noise of deviation 1 has deviation sqrt(6).
 _GAIN = 6.0**0.5

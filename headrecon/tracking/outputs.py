@@ -19,11 +19,11 @@ from headrecon.io.tracks import write_arkit_csv, write_livelink_csv, write_track
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.video_writer import write_timed_mp4
 from headrecon.io.work_folder import disk_errors
+from headrecon.models.moving_head import MovingHead
 from headrecon.report.track_page import Curve, TrackPage, track_page_html
 from headrecon.tracking.clip_texture import clip_texture
 from headrecon.tracking.eta import frame_progress
 from headrecon.tracking.jitter import point_jitter
-from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.overlay import overlaid, overlay_frames, overlay_size
 from headrecon.tracking.run import TrackResult
 from headrecon.tracking.seen import ahead

@@ -12,10 +12,10 @@ from PIL import Image
 
 from headrecon.geometry.cameras import crop_cameras
 from headrecon.io.video_reader import VideoReader
+from headrecon.models.moving_head import MovingHead
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.pictures import draw
 from headrecon.structures import Cameras, Mesh, Track
-from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.seen import ahead
 
 #: How much of the head shows over the picture: of one that is followed surely, and of one that is only carried on.

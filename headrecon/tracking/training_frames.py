@@ -9,8 +9,7 @@ import numpy as np
 from headrecon.io.cameras import write_transforms
 from headrecon.io.images import save_png
 from headrecon.io.video_reader import VideoReader
-from headrecon.perception.face_following import as_observation
-from headrecon.perception.person_mask import person_mask
+from headrecon.perception.tracked_mask import tracked_mask
 from headrecon.tracking.run import TrackResult
 from headrecon.tracking.seen import ahead
 
@@ -33,8 +32,7 @@ def write_training_frames(folder: Path, result: TrackResult, reader: VideoReader
             save_png(folder / "frames" / file, picture)
             mask = np.zeros(picture.shape[:2], np.uint8)
             if track.confidence[place] > 0:
-                face = as_observation(picture, marks(place))
-                mask = np.round(255 * person_mask(picture, result.engine.networks, face)).astype(np.uint8)
+                mask = tracked_mask(picture, result.engine.networks, marks(place))
             save_png(folder / "masks" / file, mask)
             names.append(f"frames/{file}")
             further.append(
@@ -54,8 +52,8 @@ def write_training_frames(folder: Path, result: TrackResult, reader: VideoReader
 def _face_points(result: TrackResult):
     """The head's own points in the picture, by place in the track."""
     from headrecon.geometry.cameras import project_points
+    from headrecon.models.moving_head import MovingHead
     from headrecon.models.posed_mesh import embed
-    from headrecon.tracking.moving_head import MovingHead
 
     head = MovingHead.of(result.engine.assets, result.track)
     marks = result.engine.assets.landmarks["mediapipe478"]
