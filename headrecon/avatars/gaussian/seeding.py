@@ -1,0 +1,212 @@
+"""Where Gaussians begin: spread over the head by area and by how much is to be seen there, over hair and shoulders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+
+from headrecon.avatars.footage import Footage
+from headrecon.avatars.gaussian.carrier import Carrier, Places
+from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig
+from headrecon.geometry.cameras import project_points, to_homogeneous_image
+from headrecon.geometry.mesh import face_areas, face_normals, vertex_normals
+from headrecon.ops.rasterize import rasterize
+from headrecon.structures import HeadAssets, HeadParams, triangulate
+
+#: Gaussians per area relative to plain skin, by part and by region of the head.
+_PART_DENSITY = {"leye": 2.0, "reye": 2.0, "upper_teeth": 1.6, "lower_teeth": 1.4, "mouth": 0.6, "gums": 0.4, "tongue": 0.4}
+_REGION_DENSITY = {"face": 1.6, "lips": 2.5, "nose": 1.3, "brows": 1.8, "neck": 0.8, "ears": 0.7}
+#: What the footage never shows needs less; it is there so that the head has a back.
+_UNSEEN_DENSITY = 0.35
+#: Share of the Gaussians of the scalp that begin up to so far above it (metres): hair that stands off.
+_LOOSE_SHARE, _LOOSE_M = 0.3, 0.015
+#: Standard deviations: over the surface in shares of the mean distance between neighbours, and across it.
+_SPREAD, _FLATNESS = 0.55, 0.25
+#: Opacity to begin with, before the sigmoid: where something is seen, and where nothing is.
+_SEEN_LOGIT, _UNSEEN_LOGIT = 0.5, 3.0
+_LOOKS = 10
+_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What pictures show at points: mean colour, and the share of the pictures in which each is seen on the person."""
+
+    colours_srgb: Float[np.ndarray, "N 3"]
+    share: Float[np.ndarray, " N"]
+
+
+def seed_rig(
+    carrier: Carrier,
+    assets: HeadAssets,
+    footage: Footage,
+    posed: list[tuple[int, Float[np.ndarray, "V 3"]]],
+    counts: tuple[int, int],
+    num_features: int,
+    rng: np.random.Generator,
+) -> SplatRig:
+    """Gaussians to begin with. counts: on the head, on the sheet. posed: frames to look at, with the carrier's
+    vertices in each."""
+    split = carrier.head_triangles
+    head = _sampled(carrier, np.arange(split), _head_density(carrier, assets, footage, posed), counts[0], rng)
+    sheet_ids = np.arange(split, len(carrier.triangles))
+    sheet = _sampled(carrier, sheet_ids, np.ones(len(sheet_ids)), counts[1] if len(sheet_ids) else 0, rng)
+    seen = look_at(carrier, footage, posed, sheet)
+    sheet = sheet.take(np.flatnonzero((seen.share > 0.15) & ~_behind_head(carrier, footage, posed, sheet)))
+    places = Places(
+        np.concatenate([head.triangles, sheet.triangles]), np.concatenate([head.barycentrics, sheet.barycentrics])
+    )
+    seen = look_at(carrier, footage, posed, places)
+    return _rig(carrier, places, seen, _loose(assets, carrier, places, rng), num_features)
+
+
+def look_frames(usable: Bool[np.ndarray, " T"], params: HeadParams, count: int = _LOOKS) -> Int[np.ndarray, " L"]:
+    """Frames that differ most in how the head is turned and what the mouth does (farthest points first)."""
+    ids = np.flatnonzero(usable)
+    p = params.numpy()
+    rows = np.concatenate([p.global_orient, p.transl * 5, p.expression * 0.3], 1)[ids]
+    chosen = [int(np.argmin(np.linalg.norm(rows - rows.mean(0), axis=1)))]
+    distance = np.linalg.norm(rows - rows[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(ids)):
+        chosen.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(rows - rows[chosen[-1]], axis=1))
+    return ids[np.sort(np.array(chosen))]
+
+
+def _head_density(
+    carrier: Carrier, assets: HeadAssets, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]]
+) -> Float[np.ndarray, " T"]:
+    """Gaussians per area for each triangle of the head, relative to plain skin."""
+    triangles, source = triangulate(assets.faces)
+    density = np.ones(len(triangles))
+    for part, name in enumerate(assets.part_names):
+        density[assets.face_part[source] == part] = _PART_DENSITY.get(name, 0.0 if name == "lashes" else 1.0)
+    for name, factor in _REGION_DENSITY.items():
+        if name in assets.regions:
+            weight = assets.regions[name][triangles].mean(1)
+            density *= 1 + (factor - 1) * np.clip(weight, 0, 1)
+    faces_us = np.zeros(len(triangles))
+    for index, vertices in posed:
+        centre = np.linalg.inv(footage.track.cameras.viewmats[index])[:3, 3]
+        towards = centre - vertices[triangles].mean(1)
+        towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+        faces_us = np.maximum(faces_us, (face_normals(vertices, triangles) * towards).sum(1))
+    return density * np.where(faces_us > 0.02, 1.0, _UNSEEN_DENSITY)
+
+
+def _sampled(
+    carrier: Carrier,
+    triangles: Int[np.ndarray, " T"],
+    density: Float[np.ndarray, " T"],
+    count: int,
+    rng: np.random.Generator,
+) -> Places:
+    """Points spread evenly: each triangle gets its share, and the rounding goes from one to the next."""
+    rest = carrier.rest.cpu().numpy().astype(np.float64)
+    if not count or not len(triangles):
+        return Places(np.zeros(0, np.int64), np.zeros((0, 3)))
+    share = face_areas(rest, carrier.triangles[triangles]) * density
+    edges = np.concatenate([[0.0], np.cumsum(share) / share.sum()])
+    picked = np.searchsorted(edges, (np.arange(count) + 0.5) / count, side="right") - 1
+    a, b = rng.random((2, count))
+    root = np.sqrt(a)  # uniform over a triangle (Turk, Graphics Gems, 1990)
+    return Places(triangles[np.clip(picked, 0, len(triangles) - 1)], np.stack([1 - root, root * (1 - b), root * b], 1))
+
+
+def look_at(
+    carrier: Carrier, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]], places: Places
+) -> Seen:
+    """Colours of the places in the pictures, weighted by how much each faces the camera; hidden sides count nothing."""
+    corners = carrier.triangles[places.triangles]
+    total, colour = np.full(len(places), 1e-9), np.zeros((len(places), 3))
+    share = np.zeros(len(places))
+    width, height = footage.size
+    for index, vertices in posed:
+        camera = footage.track.cameras.numpy()
+        view = type(camera)(camera.viewmats[index], camera.Ks[index], width, height)
+        points = (vertices[corners] * places.barycentrics[..., None]).sum(1)
+        normals = (vertex_normals(vertices, carrier.triangles)[corners] * places.barycentrics[..., None]).sum(1)
+        pixels, depth = project_points(points, view)
+        towards = np.linalg.inv(view.viewmats)[:3, 3] - points
+        cosine = (normals * towards).sum(1) / np.linalg.norm(towards, axis=1)
+        x, y = (np.clip(np.floor(pixels[:, i]).astype(int), 0, n - 1) for i, n in ((0, width), (1, height)))
+        inside = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height) & (depth > 0)
+        alpha = footage.alphas[index][y, x] / 255.0
+        weight = np.where(inside & (cosine > 0.05), alpha * cosine, 0.0)
+        colour += weight[:, None] * footage.colours_srgb[index][y, x] / 255.0
+        total += weight
+        share += inside * alpha
+    return Seen(colour / total[:, None], np.where(total > 1e-6, share / max(len(posed), 1), 0.0))
+
+
+def _behind_head(
+    carrier: Carrier, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]], places: Places
+) -> Bool[np.ndarray, " N"]:
+    """Whether the head hides these places in most of the pictures."""
+    corners = carrier.triangles[places.triangles]
+    triangles = torch.as_tensor(carrier.triangles[: carrier.head_triangles])
+    hidden = np.zeros(len(places))
+    width, height = footage.size
+    for index, vertices in posed:
+        camera = footage.track.cameras.numpy()
+        view = type(camera)(camera.viewmats[index], camera.Ks[index], width, height)
+        points = to_homogeneous_image(torch.as_tensor(vertices).float()[None], view.torch())
+        covered = rasterize(points, triangles, height, width).covered[0].numpy()
+        pixels, _ = project_points((vertices[corners] * places.barycentrics[..., None]).sum(1), view)
+        x, y = (np.clip(np.floor(pixels[:, i]).astype(int), 0, n - 1) for i, n in ((0, width), (1, height)))
+        hidden += covered[y, x]
+    return hidden > 0.7 * len(posed)
+
+
+def _loose(
+    assets: HeadAssets, carrier: Carrier, places: Places, rng: np.random.Generator
+) -> Float[np.ndarray, " N"]:
+    """Metres above the surface at which each Gaussian begins."""
+    corners = carrier.triangles[places.triangles]
+    scalp = np.zeros(len(carrier.rest))
+    scalp[: assets.num_vertices] = assets.regions.get("scalp", np.zeros(assets.num_vertices))
+    hairy = (scalp[corners] * places.barycentrics).sum(1)
+    lifted = rng.random(len(places)) < _LOOSE_SHARE * hairy
+    return np.where(lifted, rng.random(len(places)) * _LOOSE_M, 0.0)
+
+
+def _rig(
+    carrier: Carrier, places: Places, seen: Seen, height_m: Float[np.ndarray, " N"], num_features: int
+) -> SplatRig:
+    rest = carrier.rest.cpu().numpy().astype(np.float64)
+    corners = carrier.triangles[places.triangles]
+    points = (rest[corners] * places.barycentrics[..., None]).sum(1)
+    normals = face_normals(rest, carrier.triangles)[places.triangles]
+    found = seen.share > 0.1
+    colours = np.where(found[:, None], seen.colours_srgb, _GREY)
+    if found.any() and not found.all():
+        _, nearest = cKDTree(points[found]).query(points[~found])
+        colours[~found] = colours[found][nearest]
+    # Neighbours in the same kind of surface tell the spacing; the nearest four, as in 3D Gaussian splatting.
+    distance, _ = cKDTree(points).query(points, k=min(5, len(points)))
+    spacing = np.clip(np.sqrt((distance[:, 1:] ** 2).mean(1)) if len(points) > 1 else np.full(len(points), 0.002), 3e-4, 0.02)
+    scales = np.stack([spacing, spacing, _FLATNESS * spacing], 1) * _SPREAD
+    return SplatRig(
+        places=places,
+        offsets=_float(normals * height_m[:, None]),
+        quats_wxyz=_float(_from_z(normals)),
+        log_scales=_float(np.log(scales)),
+        logits=_float(np.where(found, _SEEN_LOGIT, _UNSEEN_LOGIT)),
+        colours=_float(colours),
+        corrections=torch.zeros(len(places), CHANNELS, num_features),
+    )
+
+
+def _from_z(normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 4"]:
+    """Quaternions that turn +z to the normals (half-way vector; -z needs its own axis)."""
+    quats = np.concatenate([1 + normals[:, 2:], -normals[:, 1:2], normals[:, :1], np.zeros((len(normals), 1))], 1)
+    quats[np.linalg.norm(quats, axis=1) < 1e-6] = (0.0, 1.0, 0.0, 0.0)
+    return quats / np.linalg.norm(quats, axis=1, keepdims=True)
+
+
+def _float(values: np.ndarray) -> torch.Tensor:
+    return torch.as_tensor(np.asarray(values), dtype=torch.float32)

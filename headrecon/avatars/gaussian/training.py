@@ -1,0 +1,247 @@
+"""Learning a Gaussian avatar from footage, one picture at a time.
+
+Deterministic: what a step draws (frame, background) follows from the seed and the step's number, so a run that was cut
+short and taken up again from its checkpoint ends in the same avatar as one that was not.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from headrecon.avatars.footage import Footage
+from headrecon.avatars.gaussian.carrier import Carrier
+from headrecon.avatars.gaussian.density import Strain, divided, plan
+from headrecon.avatars.gaussian.features import MotionBasis
+from headrecon.avatars.gaussian.losses import Limits, LossWeights, picture_loss, shape_loss
+from headrecon.avatars.gaussian.model import SPLAT_OPTIONS, GaussianAvatar
+from headrecon.avatars.gaussian.nuisances import FrameState, Nuisances
+from headrecon.avatars.gaussian.settings import TrainConfig
+from headrecon.avatars.gaussian.splat_rig import SplatRig
+from headrecon.avatars.gaussian.torso import SheetMotion, swayed
+from headrecon.ops.splat_gaussians import SplatInfo, splat_gaussians
+from headrecon.structures import Cameras, Gaussians
+
+#: Learning rates at the start and at the end (as shares of the first); offsets in metres.
+_RATES = {
+    "offsets": (8e-5, 0.05),
+    "quats_wxyz": (2e-3, 0.2),
+    "log_scales": (8e-3, 0.2),
+    "logits": (4e-2, 0.2),
+    "colours": (8e-3, 0.1),
+    "corrections": (1.5e-3, 0.1),
+    "sheet": (2e-4, 0.1),
+}
+#: Decoupled weight decay of the corrections, per unit of learning rate.
+_DECAY = 0.02
+#: Pictures of half the size for the first share of the steps; the track's corrections begin after the second.
+_COARSE, _SETTLED = 0.2, 0.08
+#: Gaussians are split and taken out between these shares, so many times.
+_DENSIFY, _ROUNDS = (0.06, 0.55), 14
+#: Corrections begin after this share: first the mean head, then what moves.
+_MOVES = 0.04
+Told = Callable[[int, float], None]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What does not change while training. train: rows of the footage to learn from."""
+
+    footage: Footage
+    carrier: Carrier
+    basis: MotionBasis
+    train: Int[np.ndarray, " M"]
+    config: TrainConfig
+    seed: int
+    weights: LossWeights = LossWeights()
+
+
+class Learner:
+    """The state of a training run: Gaussians, the sheet's motion, what each frame has of its own, and moments."""
+
+    def __init__(self, scene: Scene, rig: SplatRig, sheet_motion: Tensor, nuisances: Nuisances) -> None:
+        self.scene, self.step_number = scene, 0
+        self.nuisances = nuisances
+        self.sheet_motion = sheet_motion.clone().requires_grad_()
+        self._take_up(rig)
+        self.strain = Strain.zeros(len(rig), scene.carrier.device)
+        self.last_loss = math.nan
+
+    def _take_up(self, rig: SplatRig) -> None:
+        self.rig = rig.with_tensors({k: t.detach().clone().requires_grad_() for k, t in rig.tensors().items()})
+        self.mix = rig.places.mix(self.scene.carrier)
+        self.limits = _limits(self.scene.carrier, self.rig)
+        leaves = {**self.rig.tensors(), "sheet": self.sheet_motion}
+        groups = [
+            {"params": [t], "lr": _RATES[k][0], "weight_decay": _DECAY if k == "corrections" else 0.0, "name": k}
+            for k, t in leaves.items()
+        ]
+        self.optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+    @property
+    def progress(self) -> float:
+        return self.step_number / self.scene.config.iterations
+
+    def frame_of(self, step: int) -> int:
+        """The frame that a step draws: all of them in a new order every time round."""
+        train = self.scene.train
+        turn, place = divmod(step, len(train))
+        order = np.random.default_rng([self.scene.seed, 1, turn]).permutation(len(train))
+        return int(train[order[place]])
+
+    def step(self) -> float:
+        """Draw one frame, compare, improve. Returns the loss."""
+        scene, step = self.scene, self.step_number
+        index = self.frame_of(step)
+        leaves = self.nuisances.leaves(index)
+        coarse = self.progress < _COARSE
+        target, camera, background = self._picture(index, step, coarse)
+        state = self.nuisances.state(index, leaves)
+        image, info = self.draw(state, camera, background)
+        loss = picture_loss(image, target, scene.weights)
+        if step % 4 == 0:  # these change slowly, and the factor makes up for it
+            loss = loss + 4 * shape_loss(self.rig, self.limits, scene.weights)
+        loss = loss + scene.weights.frame * self.nuisances.prior(leaves)
+        self._set_rates()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        if self.progress > _SETTLED:
+            self.nuisances.step(index, leaves, _decay(self.progress, 0.2))
+        _, absolute = info.centre_gradients()
+        self.strain.add(absolute[0], info.radii[0], max(camera.width, camera.height))
+        self.step_number += 1
+        if self.step_number % len(scene.train) == 0:
+            self.nuisances.centre(scene.train)
+        self._divide()
+        self.last_loss = float(loss.detach())
+        return self.last_loss
+
+    def draw(
+        self, state: FrameState, camera: Cameras, background: Float[Tensor, " 3"]
+    ) -> tuple[Float[Tensor, "H W 3"], SplatInfo]:
+        """A frame as it is now, exposure included, before a background; differentiable."""
+        gaussians = self.gaussians(state)
+        assert gaussians.colours is not None
+        lit = replace(gaussians, colours=gaussians.colours * state.gain + state.bias)
+        options = replace(SPLAT_OPTIONS, centre_gradients=torch.is_grad_enabled())
+        pictures = splat_gaussians(lit, camera, options, background)
+        return pictures.image[0], pictures.info
+
+    def gaussians(self, state: FrameState) -> Gaussians:
+        """The Gaussians of a frame."""
+        scene = self.scene
+        features = scene.basis(state.params)[0]
+        if self.progress < _MOVES:
+            features = torch.zeros_like(features)
+        pose = scene.basis(state.params)[0][-scene.basis.num_pose :]
+        sheet = SheetMotion(scene.carrier.sheet_rest, self.sheet_motion)(pose)
+        moved = scene.carrier.pose(state.params, swayed(sheet, state.body))
+        return self.rig.pose(moved, self.mix, features)
+
+    def _picture(self, index: int, step: int, coarse: bool) -> tuple[Tensor, Cameras, Tensor]:
+        """Target, camera and background of a step."""
+        scene, device = self.scene, self.scene.carrier.device
+        rng = np.random.default_rng([scene.seed, 2, step])
+        background = rng.random(3) if step % 2 else np.full(3, float(rng.integers(2)))
+        target = torch.from_numpy(scene.footage.matted(index, tuple(background))).to(device)
+        camera = scene.footage.track.cameras
+        camera = replace(camera, viewmats=camera.viewmats[index : index + 1], Ks=camera.Ks[index : index + 1]).torch()
+        if coarse and min(target.shape[:2]) >= 128:
+            target, camera = halved(target, camera)
+        return target.contiguous(), camera.to(device), torch.tensor(background, dtype=torch.float32, device=device)
+
+    def _set_rates(self) -> None:
+        for group in self.optimiser.param_groups:
+            first, last = _RATES[group["name"]]
+            group["lr"] = first * _decay(self.progress, last)
+
+    def _divide(self) -> None:
+        """Split and prune when it is time."""
+        config = self.scene.config
+        first, last = (round(share * config.iterations) for share in _DENSIFY)
+        every = max(1, (last - first) // _ROUNDS)
+        if not (first <= self.step_number <= last and (self.step_number - first) % every == 0):
+            return
+        done = (self.step_number - first) // every
+        target = config.gaussians - len(self.rig)
+        room = max(0, target // max(1, _ROUNDS - done)) if done < _ROUNDS else target
+        keep, split = plan(self.rig, self.strain, max(room, 0))
+        rig, parents = divided(self.rig, keep, split)
+        moments = self._moments()
+        self._take_up(rig)
+        self._put_moments({k: v[parents] if k.split(".")[0] != "sheet" else v for k, v in moments.items()})
+        self.strain = Strain.zeros(len(rig), self.scene.carrier.device)
+
+    def _moments(self) -> dict[str, Tensor]:
+        """Adam's moments by name and kind; empty before the first step."""
+        found = {}
+        for group in self.optimiser.param_groups:
+            state = self.optimiser.state.get(group["params"][0], {})
+            for kind in ("exp_avg", "exp_avg_sq"):
+                if kind in state:
+                    found[f"{group['name']}.{kind}"] = state[kind]
+        return found
+
+    def _put_moments(self, moments: dict[str, Tensor]) -> None:
+        for group in self.optimiser.param_groups:
+            name = group["name"]
+            if f"{name}.exp_avg" not in moments:
+                continue
+            step = torch.tensor(float(self.step_number), dtype=torch.float32)
+            kept = {kind: moments[f"{name}.{kind}"].clone() for kind in ("exp_avg", "exp_avg_sq")}
+            self.optimiser.state[group["params"][0]] = {"step": step, **kept}
+
+    def avatar(self, like: GaussianAvatar) -> GaussianAvatar:
+        """What has been learned, in place of what `like` holds."""
+        tensors = {k: t.detach().clone() for k, t in self.rig.tensors().items()}
+        return replace(like, rig=self.rig.with_tensors(tensors), sheet_motion=self.sheet_motion.detach().clone())
+
+    def run(self, until: int, told: Told | None = None) -> None:
+        """Steps up to this number. told: is called after each with the number and the loss."""
+        while self.step_number < until:
+            loss = self.step()
+            if told is not None:
+                told(self.step_number, loss)
+
+
+def _decay(progress: float, last: float) -> float:
+    return math.exp(math.log(last) * min(max(progress, 0.0), 1.0))
+
+
+def halved(image: Float[Tensor, "H W 3"], camera: Cameras) -> tuple[Tensor, Cameras]:
+    """A picture of half the size (means of 2 x 2) and its camera."""
+    height, width = (n // 2 for n in image.shape[:2])
+    small = image[: 2 * height, : 2 * width].reshape(height, 2, width, 2, 3).mean((1, 3))
+    ks = camera.Ks.clone()
+    ks[..., :2, :] *= 0.5
+    return small, replace(camera, Ks=ks, width=width, height=height)
+
+
+#: Limits in metres: skin, and hair or cloth.
+_FAR_M, _FAR_LOOSE_M, _LARGE_M, _LARGE_LOOSE_M = 0.005, 0.03, 0.006, 0.014
+
+
+def _limits(carrier: Carrier, rig: SplatRig) -> Limits:
+    """Hair and shoulders may leave the surface that carries them; skin may not."""
+    assets = carrier.model.assets
+    loose = np.ones(len(carrier.rest))
+    loose[: assets.num_vertices] = assets.regions.get("scalp", np.zeros(assets.num_vertices))
+    places = rig.places
+    share = (loose[carrier.triangles[places.triangles]] * places.barycentrics).sum(1)
+    share = torch.as_tensor(np.clip(2 * share, 0, 1), dtype=torch.float32, device=carrier.device)
+    return Limits(
+        _FAR_M + (_FAR_LOOSE_M - _FAR_M) * share, _LARGE_M + (_LARGE_LOOSE_M - _LARGE_M) * share
+    )
+
+
+def seconds_left(started: float, done: int, total: int) -> float:
+    """Of a run that goes on as it went so far."""
+    return (time.monotonic() - started) / max(done, 1) * (total - done)
