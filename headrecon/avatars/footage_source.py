@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -33,6 +33,7 @@ class SourceFrame:
     mask: UInt8[np.ndarray, "H W"] | None = None
 
 
+@runtime_checkable
 class FootageSource(Protocol):
     """A track with its pictures."""
 
