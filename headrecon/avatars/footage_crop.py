@@ -31,7 +31,9 @@ class Crop:
 
     def cameras(self, cameras: Cameras) -> Cameras:
         """The cameras of the scaled squares."""
-        return crop_cameras(cameras, (self.x0, self.y0, self.x0 + self.side, self.y0 + self.side), (self.size,) * 2)
+        return crop_cameras(
+            cameras, (self.x0, self.y0, self.x0 + self.side, self.y0 + self.side), (self.size, self.size)
+        )
 
     def points(self, pixels: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N D"]:
         """Points of the video's picture in the scaled square; a third column keeps its scale."""
@@ -61,7 +63,7 @@ class Crop:
         if self.size == self.side:
             return np.ascontiguousarray(part)
         way = Image.Resampling.BOX if self.size < self.side else Image.Resampling.BICUBIC
-        return np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((self.size,) * 2, way))
+        return np.asarray(Image.fromarray(np.ascontiguousarray(part)).resize((self.size, self.size), way))
 
 
 def choose_crop(head: MovingHead, usable: Bool[np.ndarray, " T"], size: int) -> Crop:

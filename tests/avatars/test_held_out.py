@@ -98,13 +98,13 @@ def test_scores_see_where_an_error_is():
 def test_an_evaluation_writes_pictures_and_figures(tmp_path):
     material = footage()
     ids = split(material, 0.2)[1]
-    page = evaluate_held_out(Replay(material, 0.0), material, ids, tmp_path, baselines={"dark": Replay(material, 0.1)})
+    page = evaluate_held_out(Replay(material, 0.0), material, ids, tmp_path, baselines={"dark": Replay(material, 0.2)})
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["frames"] == ids.tolist() and written["mean"]["dark"].keys() == {"psnr", "ssim"}
     names = sorted(p.name for p in (tmp_path / "test").iterdir())
     assert names == sorted(f"{kind}_{i:06d}.png" for kind in ("pred", "gt", "dark") for i in ids)
     assert page["mean"]["pred"]["psnr"]["frame"] > 50
-    expected = np.mean([-10 * math.log10(np.square(0.1 * material.matted(i)).mean()) for i in ids])
+    expected = np.mean([-10 * math.log10(np.square(0.2 * material.matted(int(i))).mean()) for i in ids])
     assert page["mean"]["dark"]["psnr"]["frame"] == pytest.approx(expected, abs=0.05)
     assert page["mean"]["dark"]["psnr"]["head"] < page["mean"]["pred"]["psnr"]["head"]
     with pytest.raises(InputError, match="test-fraction"):
