@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from headrecon.avatar_making import avatar
+    from headrecon.avatars.files import load_avatar
     from headrecon.batch import reconstruct_batch
     from headrecon.config import ReconstructConfig
     from headrecon.config import resolve as resolve_config
@@ -36,9 +38,11 @@ _HOMES: dict[str, tuple[str, str]] = {
     "Mesh": ("headrecon.structures", "Mesh"),
     "ReconstructConfig": ("headrecon.config", "ReconstructConfig"),
     "Reconstruction": ("headrecon.pipeline", "Reconstruction"),
+    "avatar": ("headrecon.avatar_making", "avatar"),
     "drive": ("headrecon.driving.clip", "drive"),
     "evaluate_mesh": ("headrecon.evaluation.scan_to_mesh", "evaluate_mesh"),
     "evaluate_mesh_files": ("headrecon.evaluation.mesh_files", "evaluate_mesh_files"),
+    "load_avatar": ("headrecon.avatars.files", "load_avatar"),
     "load_head": ("headrecon.models.store", "load_head"),
     "reconstruct": ("headrecon.pipeline", "reconstruct"),
     "reconstruct_batch": ("headrecon.batch", "reconstruct_batch"),
@@ -48,8 +52,8 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 __all__ = [
     "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
-    "drive", "evaluate_mesh", "evaluate_mesh_files", "load_head", "reconstruct", "reconstruct_batch", "resolve_config",
-    "track",
+    "avatar", "drive", "evaluate_mesh", "evaluate_mesh_files", "load_avatar", "load_head", "reconstruct",
+    "reconstruct_batch", "resolve_config", "track",
 ]  # fmt: skip
 
 

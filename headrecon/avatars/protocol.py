@@ -49,7 +49,8 @@ class Avatar(Protocol):
     (B = 1), as tensors; what lies beyond what the avatar has seen is held at the border of it.
     """
 
-    kind: str
+    @property
+    def kind(self) -> str: ...
 
     @property
     def person(self) -> Person: ...

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrecon.cli.reconstruct import add_settings, read_config
-from headrecon.config import settings
+from headrecon.cli.settings import add_settings, settings_of, settings_text
 from headrecon.tracking.settings import TrackConfig
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ A run that was stopped goes on where it was when it is started again with the sa
 
 def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
     parser = commands.add_parser(
-        "track", help=ABOUT, description=ABOUT, epilog=f"{_settings_text()}\n\n{EXAMPLES}",
+        "track", help=ABOUT, description=ABOUT, epilog=f"{settings_text(TrackConfig, FLAGS)}\n\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     parser.add_argument("input", metavar="VIDEO", help="a video file: MP4, MOV, MKV, WebM, AVI and the like")
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from headrecon.batch import check_exists
     from headrecon.cli.console import Progress, warn
 
-    config = _config_of(args)
+    config = settings_of(args, TrackConfig, FLAGS)
     video = Path(args.input)
     check_exists(video)
     with Progress(f"headrecon: tracking {video}") as progress:
@@ -90,26 +89,3 @@ def describe_track(summary: Mapping[str, Any]) -> str:
         lines.append(f"error       {error['median']:.1f} % of the eye distance (median frame)")
     licence = "nothing that went into it forbids commercial use" if summary["commercial_use"] else "not commercial"
     return "\n".join([*lines, f"licence     {licence}"])
-
-
-def _config_of(args: argparse.Namespace) -> TrackConfig:
-    from headrecon import config
-
-    values = read_config(Path(args.config), TrackConfig) if args.config else {}
-    overrides: dict[str, Any] = {}
-    for flag, key in FLAGS.items():
-        typed = getattr(args, key)
-        if typed is not None:
-            overrides[key] = typed if isinstance(typed, bool) else config.read_value(key, typed, flag, TrackConfig)
-    overrides.update(config.parse_assignment(text, TrackConfig) for text in args.assignments)
-    return config.resolve_kind(TrackConfig, args.preset, values, overrides)
-
-
-def _settings_text() -> str:
-    """The settings that have no flag, for the end of the help."""
-    from headrecon.cli.console import table
-
-    plain = {"preset", *FLAGS.values()}
-    rows = [(s.key, str(s.default).lower(), s.help) for s in settings(TrackConfig).values() if s.key not in plain]
-    lines = table(rows, ("setting", "default", "what it does")).splitlines()
-    return "\n".join(["further settings, for --set and --config:", *[f"  {line}" for line in lines]])

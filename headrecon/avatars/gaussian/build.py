@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.gaussian.carrier import Carrier
 from headrecon.avatars.gaussian.features import mean_rotation, motion_basis
 from headrecon.avatars.gaussian.model import GaussianAvatar
 from headrecon.avatars.gaussian.nuisances import TRACK_KINDS, Nuisances
-from headrecon.avatars.gaussian.seeding import look_frames, seed_rig
+from headrecon.avatars.gaussian.seeding import Looks, look_frames, seed_rig
 from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.avatars.gaussian.torso import Sheet, SheetMotion, following, shoulder_sheet
 from headrecon.avatars.gaussian.training import Learner, Scene
@@ -34,7 +34,12 @@ class Begun:
 
 
 def begin(
-    footage: Footage, person: Person, train: Int[np.ndarray, " M"], config: GaussianAvatarConfig, device: str = "cpu"
+    footage: Footage,
+    person: Person,
+    train: Int[np.ndarray, " M"],
+    config: GaussianAvatarConfig,
+    device: str = "cpu",
+    texture_srgb: UInt8[np.ndarray, "S S 3"] | None = None,
 ) -> Begun:
     """Set out from footage. train: its rows to learn from. Raises ShapeError where footage and person do not fit."""
     params = _tensors(footage.validate().track.params, person, device)
@@ -56,9 +61,13 @@ def begin(
     on_sheet = round(config.train.torso_share * config.train.gaussians * 0.6)
     counts = (round(0.6 * config.train.gaussians) - on_sheet, on_sheet)
     rng = np.random.default_rng([config.seed, 0])
-    rig = seed_rig(carrier, person.assets, footage, posed, counts, len(basis), rng)
+    rig = seed_rig(carrier, Looks(footage, posed), counts, len(basis), texture_srgb, rng)
     rig = rig.with_tensors({k: t.to(device) for k, t in rig.tensors().items()})
-    kinds = (*(TRACK_KINDS if config.train.refine_track else ()), "body", *(("gain", "bias") if config.train.exposure else ()))
+    kinds = (
+        *(TRACK_KINDS if config.train.refine_track else ()),
+        "body",
+        *(("gain", "bias") if config.train.exposure else ()),
+    )
     scene = Scene(footage, carrier, basis, train, config.train, config.seed)
     avatar = GaussianAvatar(person, rig, basis, sheet, motion, rest)
     return Begun(Learner(scene, rig, motion, Nuisances(params, kinds)), avatar)
@@ -93,8 +102,7 @@ def _sheet(
     view, k = camera.viewmats[train[0]].astype(np.float64), camera.Ks[train[0]].astype(np.float64)
     depth = float(view[2, :3] @ neck + view[2, 3])
     left, right, low = (
-        _unprojected(view, k, depth, at)
-        for at in ((0, k[1, 2]), (camera.width, k[1, 2]), (k[0, 2], camera.height))
+        _unprojected(view, k, depth, at) for at in ((0, k[1, 2]), (camera.width, k[1, 2]), (k[0, 2], camera.height))
     )
     half = _BEYOND * max(abs(left[0] - neck[0]), abs(right[0] - neck[0]))
     top = joints[3:, 1].mean()

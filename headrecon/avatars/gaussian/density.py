@@ -42,14 +42,16 @@ class Strain:
 def plan(rig: SplatRig, strain: Strain, room: int) -> tuple[Tensor, Tensor]:
     """Rows to keep, and rows of these to split: the `room` (at most) that are pulled at most."""
     keep = (rig.logits > _FAINT_LOGIT) & torch.isfinite(rig.offsets).all(1)
-    mean = torch.where(keep & (rig.log_scales.amax(1).exp() > _SMALLEST_M), strain.mean(), torch.zeros_like(strain.pull))
+    mean = torch.where(
+        keep & (rig.log_scales.amax(1).exp() > _SMALLEST_M), strain.mean(), torch.zeros_like(strain.pull)
+    )
     room = min(room + int((~keep).sum()), int((mean > 0).sum()))
     split = torch.argsort(mean, descending=True, stable=True)[: max(room, 0)].sort().values
     return torch.nonzero(keep)[:, 0], split
 
 
 def divided(rig: SplatRig, keep: Tensor, split: Tensor) -> tuple[SplatRig, Tensor]:
-    """The rig with these rows kept, and second halves of the split ones at its end; and the row that each comes from."""
+    """The rig with these rows kept, then second halves of the split ones; and the row that each comes from."""
     parents = torch.cat([keep, split])
     found = rig.take(parents.cpu().numpy())
     halved = torch.zeros(len(rig), dtype=torch.bool, device=split.device)

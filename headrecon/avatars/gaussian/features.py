@@ -83,8 +83,9 @@ def motion_basis(person: Person, params: HeadParams) -> MotionBasis:
     mean = found.mean(0)
     low, high = found.min(0) - mean, found.max(0) - mean
     slack = _SLACK * (high - low)
-    tensors = [torch.as_tensor(a, dtype=torch.float32) for a in (matrix, mean, low - slack, high + slack)]
-    return MotionBasis(*tensors, orient.float().cpu(), num_pose=6)
+    numbers = (torch.as_tensor(a, dtype=torch.float32) for a in (matrix, mean, low - slack, high + slack))
+    by_name = dict(zip(("matrix", "mean", "low", "high"), numbers, strict=True))
+    return MotionBasis(**by_name, orient=orient.float().cpu(), num_pose=6)
 
 
 def _expression_block(person: Person, expression: Float[np.ndarray, "T Ne"]) -> Float[np.ndarray, "k M"]:

@@ -52,5 +52,4 @@ def shape_loss(rig: SplatRig, limits: Limits, weights: LossWeights) -> Float[Ten
     large = (100 * (scales.amax(1) - limits.scale_m)).clamp_min(0)
     middle = rig.log_scales.sort(dim=1).values
     thin = (middle[:, 2] - middle[:, 1] - torch.log(torch.tensor(_THIN))).clamp_min(0)
-    total = weights.offset * (far**2).mean() + weights.scale * (large**2).mean() + weights.thin * (thin**2).mean()
-    return total
+    return weights.offset * (far**2).mean() + weights.scale * (large**2).mean() + weights.thin * (thin**2).mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -42,9 +42,7 @@ class GaussianAvatar:
 
     @cached_property
     def carrier(self) -> Carrier:
-        return Carrier(
-            self.person.assets, self.person.offsets, self.sheet.anchors, self.sheet.triangles, self.device
-        )
+        return Carrier(self.person.assets, self.person.offsets, self.sheet.anchors, self.sheet.triangles, self.device)
 
     @cached_property
     def _mix(self) -> SparseMix:
@@ -63,11 +61,16 @@ class GaussianAvatar:
         """World-space Gaussians of one instant (B = 1). Raises ShapeError for more."""
         if params.batch != 1:
             raise ShapeError(f"an avatar is posed one instant at a time: expected B = 1, found {params.batch}")
-        params = params.to(device=self.device, dtype=torch.float32)
+        params = self._own(params)
         features = self.basis(params)[0]
         motion = SheetMotion(self.carrier.sheet_rest, self.sheet_motion)
         moved = self.carrier.pose(params, motion(features[-self.basis.num_pose :]))
         return self.rig.pose(moved, self._mix, features)
+
+    def _own(self, params: HeadParams) -> HeadParams:
+        """The parameters here, of this person."""
+        params = params.to(device=self.device, dtype=torch.float32)
+        return replace(params, betas=params.betas[:, :0])
 
     @torch.no_grad()
     def render(
@@ -89,6 +92,11 @@ class GaussianAvatar:
     def mesh(self, params: HeadParams) -> Float[np.ndarray, "V 3"]:
         """Vertices of the head that carries the Gaussians, world, metres."""
         with torch.no_grad():
-            params = params.to(device=self.device, dtype=torch.float32)
-            found = self.carrier.model(params, self.carrier.offsets).vertices[0]
+            found = self.carrier.model(self._own(params), self.carrier.offsets).vertices[0]
         return found.cpu().numpy()
+
+    def bindings(self) -> dict[str, np.ndarray]:
+        """What another program needs to move the Gaussians: every array of the file, by name (docs/formats.md)."""
+        from headrecon.avatars.gaussian.files import avatar_arrays
+
+        return avatar_arrays(self)

@@ -17,11 +17,11 @@ from headrecon.structures import HeadParams
 
 #: By name: columns, learning rate, and the standard deviation that the prior expects (rad, m, weights, shares).
 _KINDS = {
-    "global_orient": (3, 4e-4, 0.012),
-    "transl": (3, 1.5e-4, 0.003),
-    "expression": (None, 3e-3, 0.06),
-    "gaze": (6, 1.5e-3, 0.05),
-    "body": (6, 4e-4, 0.02),
+    "global_orient": (3, 1.5e-3, 0.02),
+    "transl": (3, 6e-4, 0.006),
+    "expression": (None, 1e-2, 0.1),
+    "gaze": (6, 5e-3, 0.08),
+    "body": (6, 1e-3, 0.03),
     "gain": (3, 1e-3, 0.03),
     "bias": (3, 5e-4, 0.015),
 }
@@ -103,3 +103,15 @@ class Nuisances:
         """Take up where `tensors` left off."""
         for name, target in self.tensors().items():
             target.copy_(tensors[name])
+
+    def refined(self) -> HeadParams:
+        """The track's parameters with the corrections in them."""
+        p = self.params
+        return replace(
+            p,
+            expression=p.expression + self.rows["expression"],
+            global_orient=p.global_orient + self.rows["global_orient"],
+            transl=p.transl + self.rows["transl"],
+            leye_pose=p.leye_pose + self.rows["gaze"][:, :3],
+            reye_pose=p.reye_pose + self.rows["gaze"][:, 3:],
+        )

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from jaxtyping import Bool, Float, Int, UInt8
+from scipy.spatial import KDTree
 
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.gaussian.carrier import Carrier, Places
 from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig
-from headrecon.geometry.cameras import project_points, to_homogeneous_image
+from headrecon.geometry.cameras import camera_centers, project_points, to_homogeneous_image
 from headrecon.geometry.mesh import face_areas, face_normals, vertex_normals
 from headrecon.ops.rasterize import rasterize
-from headrecon.structures import HeadAssets, HeadParams, triangulate
+from headrecon.structures import Cameras, HeadAssets, HeadParams, triangulate
 
 #: Gaussians per area relative to plain skin, by part and by region of the head.
-_PART_DENSITY = {"leye": 2.0, "reye": 2.0, "upper_teeth": 1.6, "lower_teeth": 1.4, "mouth": 0.6, "gums": 0.4, "tongue": 0.4}
+_PART_DENSITY = {
+    "leye": 2.0,
+    "reye": 2.0,
+    "upper_teeth": 1.6,
+    "lower_teeth": 1.4,
+    "mouth": 0.6,
+    "gums": 0.4,
+    "tongue": 0.4,
+}
 _REGION_DENSITY = {"face": 1.6, "lips": 2.5, "nose": 1.3, "brows": 1.8, "neck": 0.8, "ears": 0.7}
 #: What the footage never shows needs less; it is there so that the head has a back.
 _UNSEEN_DENSITY = 0.35
@@ -28,8 +36,11 @@ _LOOSE_SHARE, _LOOSE_M = 0.3, 0.015
 _SPREAD, _FLATNESS = 0.55, 0.25
 #: Opacity to begin with, before the sigmoid: where something is seen, and where nothing is.
 _SEEN_LOGIT, _UNSEEN_LOGIT = 0.5, 3.0
-_LOOKS = 10
-_GREY = 0.5
+#: Limits of the distance between neighbours, metres.
+_SPACING_M = (3e-4, 0.02)
+#: How much light does not get into the mouth, by part.
+_SHADE = {"mouth": 0.75, "gums": 0.5, "tongue": 0.5, "upper_teeth": 0.25, "lower_teeth": 0.4}
+_LOOKS, _GREY = 10, 0.5
 
 
 @dataclass(frozen=True)
@@ -40,28 +51,49 @@ class Seen:
     share: Float[np.ndarray, " N"]
 
 
+@dataclass(frozen=True)
+class Looks:
+    """Frames to look at, with the carrier's vertices in each (world, metres)."""
+
+    footage: Footage
+    posed: list[tuple[int, Float[np.ndarray, "V 3"]]]
+
+    def view(self, index: int) -> Cameras:
+        """The camera of a frame, numpy."""
+        cameras = self.footage.track.cameras.numpy()
+        return replace(cameras, viewmats=cameras.viewmats[index], Ks=cameras.Ks[index])
+
+    def pixels(self, points: Float[np.ndarray, "N 3"], view: Cameras) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Column and row of the pixel that each point falls on, held within the picture; and whether it does."""
+        found, depth = project_points(points, view)
+        columns, rows = (
+            np.clip(np.floor(found[:, i]).astype(int), 0, n - 1) for i, n in ((0, view.width), (1, view.height))
+        )
+        inside = (found >= 0).all(1) & (found[:, 0] < view.width) & (found[:, 1] < view.height) & (depth > 0)
+        return columns, rows, inside
+
+
 def seed_rig(
     carrier: Carrier,
-    assets: HeadAssets,
-    footage: Footage,
-    posed: list[tuple[int, Float[np.ndarray, "V 3"]]],
+    looks: Looks,
     counts: tuple[int, int],
     num_features: int,
+    texture_srgb: UInt8[np.ndarray, "S S 3"] | None,
     rng: np.random.Generator,
 ) -> SplatRig:
-    """Gaussians to begin with. counts: on the head, on the sheet. posed: frames to look at, with the carrier's
-    vertices in each."""
+    """Gaussians to begin with. counts: on the head, on the sheet. texture_srgb: what looks do not show."""
     split = carrier.head_triangles
-    head = _sampled(carrier, np.arange(split), _head_density(carrier, assets, footage, posed), counts[0], rng)
+    head = _sampled(carrier, np.arange(split), _head_density(carrier, looks), counts[0], rng)
     sheet_ids = np.arange(split, len(carrier.triangles))
     sheet = _sampled(carrier, sheet_ids, np.ones(len(sheet_ids)), counts[1] if len(sheet_ids) else 0, rng)
-    seen = look_at(carrier, footage, posed, sheet)
-    sheet = sheet.take(np.flatnonzero((seen.share > 0.15) & ~_behind_head(carrier, footage, posed, sheet)))
+    sheet = sheet.take(
+        np.flatnonzero((look_at(carrier, looks, sheet).share > 0.15) & ~_behind_head(carrier, looks, sheet))
+    )
     places = Places(
         np.concatenate([head.triangles, sheet.triangles]), np.concatenate([head.barycentrics, sheet.barycentrics])
     )
-    seen = look_at(carrier, footage, posed, places)
-    return _rig(carrier, places, seen, _loose(assets, carrier, places, rng), num_features)
+    colours, seen = _colours(carrier, looks, places, texture_srgb)
+    return _rig(carrier, places, colours, seen, _loose(carrier, places, rng), num_features)
 
 
 def look_frames(usable: Bool[np.ndarray, " T"], params: HeadParams, count: int = _LOOKS) -> Int[np.ndarray, " L"]:
@@ -77,10 +109,9 @@ def look_frames(usable: Bool[np.ndarray, " T"], params: HeadParams, count: int =
     return ids[np.sort(np.array(chosen))]
 
 
-def _head_density(
-    carrier: Carrier, assets: HeadAssets, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]]
-) -> Float[np.ndarray, " T"]:
+def _head_density(carrier: Carrier, looks: Looks) -> Float[np.ndarray, " T"]:
     """Gaussians per area for each triangle of the head, relative to plain skin."""
+    assets = carrier.model.assets
     triangles, source = triangulate(assets.faces)
     density = np.ones(len(triangles))
     for part, name in enumerate(assets.part_names):
@@ -90,9 +121,8 @@ def _head_density(
             weight = assets.regions[name][triangles].mean(1)
             density *= 1 + (factor - 1) * np.clip(weight, 0, 1)
     faces_us = np.zeros(len(triangles))
-    for index, vertices in posed:
-        centre = np.linalg.inv(footage.track.cameras.viewmats[index])[:3, 3]
-        towards = centre - vertices[triangles].mean(1)
+    for index, vertices in looks.posed:
+        towards = camera_centers(looks.view(index)) - vertices[triangles].mean(1)
         towards /= np.linalg.norm(towards, axis=1, keepdims=True)
         faces_us = np.maximum(faces_us, (face_normals(vertices, triangles) * towards).sum(1))
     return density * np.where(faces_us > 0.02, 1.0, _UNSEEN_DENSITY)
@@ -117,55 +147,84 @@ def _sampled(
     return Places(triangles[np.clip(picked, 0, len(triangles) - 1)], np.stack([1 - root, root * (1 - b), root * b], 1))
 
 
-def look_at(
-    carrier: Carrier, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]], places: Places
-) -> Seen:
+def look_at(carrier: Carrier, looks: Looks, places: Places) -> Seen:
     """Colours of the places in the pictures, weighted by how much each faces the camera; hidden sides count nothing."""
     corners = carrier.triangles[places.triangles]
     total, colour = np.full(len(places), 1e-9), np.zeros((len(places), 3))
     share = np.zeros(len(places))
-    width, height = footage.size
-    for index, vertices in posed:
-        camera = footage.track.cameras.numpy()
-        view = type(camera)(camera.viewmats[index], camera.Ks[index], width, height)
+    footage = looks.footage
+    for index, vertices in looks.posed:
+        view = looks.view(index)
         points = (vertices[corners] * places.barycentrics[..., None]).sum(1)
         normals = (vertex_normals(vertices, carrier.triangles)[corners] * places.barycentrics[..., None]).sum(1)
-        pixels, depth = project_points(points, view)
-        towards = np.linalg.inv(view.viewmats)[:3, 3] - points
+        x, y, inside = looks.pixels(points, view)
+        towards = camera_centers(view) - points
         cosine = (normals * towards).sum(1) / np.linalg.norm(towards, axis=1)
-        x, y = (np.clip(np.floor(pixels[:, i]).astype(int), 0, n - 1) for i, n in ((0, width), (1, height)))
-        inside = (pixels >= 0).all(1) & (pixels[:, 0] < width) & (pixels[:, 1] < height) & (depth > 0)
         alpha = footage.alphas[index][y, x] / 255.0
         weight = np.where(inside & (cosine > 0.05), alpha * cosine, 0.0)
         colour += weight[:, None] * footage.colours_srgb[index][y, x] / 255.0
         total += weight
         share += inside * alpha
-    return Seen(colour / total[:, None], np.where(total > 1e-6, share / max(len(posed), 1), 0.0))
+    return Seen(colour / total[:, None], np.where(total > 1e-6, share / max(len(looks.posed), 1), 0.0))
 
 
-def _behind_head(
-    carrier: Carrier, footage: Footage, posed: list[tuple[int, Float[np.ndarray, "V 3"]]], places: Places
-) -> Bool[np.ndarray, " N"]:
+def _colours(
+    carrier: Carrier, looks: Looks, places: Places, texture_srgb: UInt8[np.ndarray, "S S 3"] | None
+) -> tuple[Float[np.ndarray, "N 3"], Bool[np.ndarray, " N"]]:
+    """Colours to begin with, and which of them were seen. What looks do not show is as the texture says; else as the
+    nearest that they show."""
+    seen = look_at(carrier, looks, places)
+    inner = _inner(carrier, places)
+    found = (seen.share > 0.1) & (inner == 0)  # a shut mouth shows lips where teeth are
+    colours = np.where(found[:, None], seen.colours_srgb, _GREY)
+    if not found.any():
+        return colours, found
+    points = (carrier.rest.cpu().numpy()[carrier.triangles[places.triangles]] * places.barycentrics[..., None]).sum(1)
+    _, nearest = KDTree(points[found]).query(points[~found])
+    colours[~found] = colours[found][nearest]
+    if texture_srgb is not None:
+        on_head = ~found & (places.triangles < carrier.head_triangles)
+        painted = _painted(carrier.model.assets, places.take(np.flatnonzero(on_head)), texture_srgb)
+        colours[on_head] = painted * (1 - inner[on_head, None])
+    return colours, found
+
+
+def _inner(carrier: Carrier, places: Places) -> Float[np.ndarray, " N"]:
+    """How much darker than its paint a place is for lying in the mouth, 0..1."""
+    assets = carrier.model.assets
+    _, source = triangulate(assets.faces)
+    by_part = np.array([_SHADE.get(name, 0.0) for name in assets.part_names])
+    by_triangle = np.concatenate([by_part[assets.face_part[source]], np.zeros(len(carrier.triangles) - len(source))])
+    return by_triangle[places.triangles]
+
+
+def _painted(assets: HeadAssets, places: Places, texture_srgb: UInt8[np.ndarray, "S S 3"]) -> Float[np.ndarray, "N 3"]:
+    """The texture's colours at places on the head."""
+    corners = triangulate(assets.uv_faces)[0][places.triangles]
+    uv = (assets.uvs[corners] * places.barycentrics[..., None]).sum(1)
+    height, width = texture_srgb.shape[:2]
+    x = np.clip((uv[:, 0] * width).astype(int), 0, width - 1)
+    y = np.clip(((1 - uv[:, 1]) * height).astype(int), 0, height - 1)
+    return texture_srgb[y, x] / 255.0
+
+
+def _behind_head(carrier: Carrier, looks: Looks, places: Places) -> Bool[np.ndarray, " N"]:
     """Whether the head hides these places in most of the pictures."""
     corners = carrier.triangles[places.triangles]
     triangles = torch.as_tensor(carrier.triangles[: carrier.head_triangles])
     hidden = np.zeros(len(places))
-    width, height = footage.size
-    for index, vertices in posed:
-        camera = footage.track.cameras.numpy()
-        view = type(camera)(camera.viewmats[index], camera.Ks[index], width, height)
+    for index, vertices in looks.posed:
+        view = looks.view(index)
         points = to_homogeneous_image(torch.as_tensor(vertices).float()[None], view.torch())
-        covered = rasterize(points, triangles, height, width).covered[0].numpy()
-        pixels, _ = project_points((vertices[corners] * places.barycentrics[..., None]).sum(1), view)
-        x, y = (np.clip(np.floor(pixels[:, i]).astype(int), 0, n - 1) for i, n in ((0, width), (1, height)))
+        covered = rasterize(points, triangles, view.height, view.width).covered[0].numpy()
+        x, y, _ = looks.pixels((vertices[corners] * places.barycentrics[..., None]).sum(1), view)
         hidden += covered[y, x]
-    return hidden > 0.7 * len(posed)
+    return hidden > 0.7 * len(looks.posed)
 
 
-def _loose(
-    assets: HeadAssets, carrier: Carrier, places: Places, rng: np.random.Generator
-) -> Float[np.ndarray, " N"]:
+def _loose(carrier: Carrier, places: Places, rng: np.random.Generator) -> Float[np.ndarray, " N"]:
     """Metres above the surface at which each Gaussian begins."""
+    assets = carrier.model.assets
     corners = carrier.triangles[places.triangles]
     scalp = np.zeros(len(carrier.rest))
     scalp[: assets.num_vertices] = assets.regions.get("scalp", np.zeros(assets.num_vertices))
@@ -175,27 +234,27 @@ def _loose(
 
 
 def _rig(
-    carrier: Carrier, places: Places, seen: Seen, height_m: Float[np.ndarray, " N"], num_features: int
+    carrier: Carrier,
+    places: Places,
+    colours: Float[np.ndarray, "N 3"],
+    seen: Bool[np.ndarray, " N"],
+    height_m: Float[np.ndarray, " N"],
+    num_features: int,
 ) -> SplatRig:
     rest = carrier.rest.cpu().numpy().astype(np.float64)
-    corners = carrier.triangles[places.triangles]
-    points = (rest[corners] * places.barycentrics[..., None]).sum(1)
+    points = (rest[carrier.triangles[places.triangles]] * places.barycentrics[..., None]).sum(1)
     normals = face_normals(rest, carrier.triangles)[places.triangles]
-    found = seen.share > 0.1
-    colours = np.where(found[:, None], seen.colours_srgb, _GREY)
-    if found.any() and not found.all():
-        _, nearest = cKDTree(points[found]).query(points[~found])
-        colours[~found] = colours[found][nearest]
-    # Neighbours in the same kind of surface tell the spacing; the nearest four, as in 3D Gaussian splatting.
-    distance, _ = cKDTree(points).query(points, k=min(5, len(points)))
-    spacing = np.clip(np.sqrt((distance[:, 1:] ** 2).mean(1)) if len(points) > 1 else np.full(len(points), 0.002), 3e-4, 0.02)
+    # The nearest four tell the spacing, as in 3D Gaussian splatting.
+    distance, _ = KDTree(points).query(points, k=min(5, len(points)))
+    apart = np.sqrt((distance[:, 1:] ** 2).mean(1)) if len(points) > 1 else np.full(len(points), 0.002)
+    spacing = np.clip(apart, *_SPACING_M)
     scales = np.stack([spacing, spacing, _FLATNESS * spacing], 1) * _SPREAD
     return SplatRig(
         places=places,
         offsets=_float(normals * height_m[:, None]),
         quats_wxyz=_float(_from_z(normals)),
         log_scales=_float(np.log(scales)),
-        logits=_float(np.where(found, _SEEN_LOGIT, _UNSEEN_LOGIT)),
+        logits=_float(np.where(seen, _SEEN_LOGIT, _UNSEEN_LOGIT)),
         colours=_float(colours),
         corrections=torch.zeros(len(places), CHANNELS, num_features),
     )

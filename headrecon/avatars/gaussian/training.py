@@ -7,9 +7,8 @@ short and taken up again from its checkpoint ends in the same avatar as one that
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,13 +16,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.avatars.footage import Footage
-from headrecon.avatars.gaussian.carrier import Carrier
+from headrecon.avatars.gaussian.carrier import Carrier, Places
 from headrecon.avatars.gaussian.density import Strain, divided, plan
 from headrecon.avatars.gaussian.features import MotionBasis
 from headrecon.avatars.gaussian.losses import Limits, LossWeights, picture_loss, shape_loss
 from headrecon.avatars.gaussian.model import SPLAT_OPTIONS, GaussianAvatar
 from headrecon.avatars.gaussian.nuisances import FrameState, Nuisances
 from headrecon.avatars.gaussian.settings import TrainConfig
+from headrecon.avatars.gaussian.sparse import SparseMix
 from headrecon.avatars.gaussian.splat_rig import SplatRig
 from headrecon.avatars.gaussian.torso import SheetMotion, swayed
 from headrecon.ops.splat_gaussians import SplatInfo, splat_gaussians
@@ -36,17 +36,19 @@ _RATES = {
     "log_scales": (8e-3, 0.2),
     "logits": (4e-2, 0.2),
     "colours": (8e-3, 0.1),
-    "corrections": (1.5e-3, 0.1),
+    "corrections": (1e-3, 0.1),
     "sheet": (2e-4, 0.1),
 }
 #: Decoupled weight decay of the corrections, per unit of learning rate.
-_DECAY = 0.02
+_DECAY = 2.0
 #: Pictures of half the size for the first share of the steps; the track's corrections begin after the second.
-_COARSE, _SETTLED = 0.2, 0.08
+_COARSE, _SETTLED = 0.25, 0.04
 #: Gaussians are split and taken out between these shares, so many times.
 _DENSIFY, _ROUNDS = (0.06, 0.55), 14
 #: Corrections begin after this share: first the mean head, then what moves.
-_MOVES = 0.04
+_MOVES = 0.25
+#: Pictures are not halved below this side.
+_SMALLEST = 128
 Told = Callable[[int, float], None]
 
 
@@ -60,7 +62,50 @@ class Scene:
     train: Int[np.ndarray, " M"]
     config: TrainConfig
     seed: int
-    weights: LossWeights = LossWeights()
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def picture(
+        self, index: int, background_srgb: tuple[float, float, float], half: bool
+    ) -> tuple[Float[Tensor, "H W 3"], Cameras]:
+        """A frame before a plain colour, and its camera (viewmats [1,4,4]); half: at half the size."""
+        device = self.carrier.device
+        target = torch.from_numpy(self.footage.matted(index, background_srgb)).to(device)
+        camera = self.footage.track.cameras
+        row = slice(index, index + 1)
+        camera = replace(camera, viewmats=camera.viewmats[row], Ks=camera.Ks[row]).torch().to(device)
+        if half and min(target.shape[:2]) >= _SMALLEST:
+            target, camera = halved(target, camera)
+        return target.contiguous(), camera
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Draws frames with what has been learned. moves: whether Gaussians already answer to the features."""
+
+    scene: Scene
+    rig: SplatRig
+    mix: SparseMix
+    sheet_motion: Float[Tensor, "A 3 P"]
+    moves: bool = True
+
+    def draw(
+        self, state: FrameState, camera: Cameras, background: Float[Tensor, " 3"]
+    ) -> tuple[Float[Tensor, "H W 3"], SplatInfo]:
+        """A frame, its exposure included, before a background; differentiable."""
+        gaussians = self.gaussians(state)
+        assert gaussians.colours is not None
+        lit = replace(gaussians, colours=gaussians.colours * state.gain + state.bias)
+        options = replace(SPLAT_OPTIONS, centre_gradients=torch.is_grad_enabled())
+        pictures = splat_gaussians(lit, camera, options, background)
+        return pictures.image[0], pictures.info
+
+    def gaussians(self, state: FrameState) -> Gaussians:
+        """The Gaussians of a frame."""
+        basis = self.scene.basis
+        features = basis(state.params)[0]
+        sheet = SheetMotion(self.scene.carrier.sheet_rest, self.sheet_motion)(features[-basis.num_pose :])
+        moved = self.scene.carrier.pose(state.params, swayed(sheet, state.body))
+        return self.rig.pose(moved, self.mix, features if self.moves else torch.zeros_like(features))
 
 
 class Learner:
@@ -104,7 +149,7 @@ class Learner:
         coarse = self.progress < _COARSE
         target, camera, background = self._picture(index, step, coarse)
         state = self.nuisances.state(index, leaves)
-        image, info = self.draw(state, camera, background)
+        image, info = self.painter().draw(state, camera, background)
         loss = picture_loss(image, target, scene.weights)
         if step % 4 == 0:  # these change slowly, and the factor makes up for it
             loss = loss + 4 * shape_loss(self.rig, self.limits, scene.weights)
@@ -114,7 +159,7 @@ class Learner:
         loss.backward()
         self.optimiser.step()
         if self.progress > _SETTLED:
-            self.nuisances.step(index, leaves, _decay(self.progress, 0.2))
+            self.nuisances.step(index, leaves, _decay(self.progress, 0.05))
         _, absolute = info.centre_gradients()
         self.strain.add(absolute[0], info.radii[0], max(camera.width, camera.height))
         self.step_number += 1
@@ -124,39 +169,19 @@ class Learner:
         self.last_loss = float(loss.detach())
         return self.last_loss
 
-    def draw(
-        self, state: FrameState, camera: Cameras, background: Float[Tensor, " 3"]
-    ) -> tuple[Float[Tensor, "H W 3"], SplatInfo]:
-        """A frame as it is now, exposure included, before a background; differentiable."""
-        gaussians = self.gaussians(state)
-        assert gaussians.colours is not None
-        lit = replace(gaussians, colours=gaussians.colours * state.gain + state.bias)
-        options = replace(SPLAT_OPTIONS, centre_gradients=torch.is_grad_enabled())
-        pictures = splat_gaussians(lit, camera, options, background)
-        return pictures.image[0], pictures.info
-
-    def gaussians(self, state: FrameState) -> Gaussians:
-        """The Gaussians of a frame."""
-        scene = self.scene
-        features = scene.basis(state.params)[0]
-        if self.progress < _MOVES:
-            features = torch.zeros_like(features)
-        pose = scene.basis(state.params)[0][-scene.basis.num_pose :]
-        sheet = SheetMotion(scene.carrier.sheet_rest, self.sheet_motion)(pose)
-        moved = scene.carrier.pose(state.params, swayed(sheet, state.body))
-        return self.rig.pose(moved, self.mix, features)
+    def painter(self) -> Painter:
+        """What draws frames as things stand now."""
+        return Painter(self.scene, self.rig, self.mix, self.sheet_motion, self.progress >= _MOVES)
 
     def _picture(self, index: int, step: int, coarse: bool) -> tuple[Tensor, Cameras, Tensor]:
         """Target, camera and background of a step."""
-        scene, device = self.scene, self.scene.carrier.device
+        scene = self.scene
         rng = np.random.default_rng([scene.seed, 2, step])
         background = rng.random(3) if step % 2 else np.full(3, float(rng.integers(2)))
-        target = torch.from_numpy(scene.footage.matted(index, tuple(background))).to(device)
-        camera = scene.footage.track.cameras
-        camera = replace(camera, viewmats=camera.viewmats[index : index + 1], Ks=camera.Ks[index : index + 1]).torch()
-        if coarse and min(target.shape[:2]) >= 128:
-            target, camera = halved(target, camera)
-        return target.contiguous(), camera.to(device), torch.tensor(background, dtype=torch.float32, device=device)
+        target, camera = scene.picture(
+            index, (float(background[0]), float(background[1]), float(background[2])), coarse
+        )
+        return target, camera, torch.tensor(background, dtype=torch.float32, device=target.device)
 
     def _set_rates(self) -> None:
         for group in self.optimiser.param_groups:
@@ -199,6 +224,31 @@ class Learner:
             kept = {kind: moments[f"{name}.{kind}"].clone() for kind in ("exp_avg", "exp_avg_sq")}
             self.optimiser.state[group["params"][0]] = {"step": step, **kept}
 
+    def state(self) -> dict[str, Tensor]:
+        """All that a later run needs to go on from here, by name."""
+        found = {f"rig.{k}": t.detach() for k, t in self.rig.tensors().items()}
+        found |= {"sheet": self.sheet_motion.detach(), "step": torch.tensor(self.step_number)}
+        found |= {f"moments.{k}": t for k, t in self._moments().items()}
+        found |= {f"frames.{k}": t for k, t in self.nuisances.tensors().items()}
+        found |= {"strain.pull": self.strain.pull, "strain.drawn": self.strain.drawn}
+        places = self.rig.places
+        found["bind.triangles"] = torch.from_numpy(places.triangles)
+        found["bind.barycentrics"] = torch.from_numpy(places.barycentrics)
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Take up where `state` was taken."""
+        device = self.scene.carrier.device
+        state = {k: t.to(device) for k, t in state.items()}
+        self.step_number = int(state["step"])
+        places = Places(state["bind.triangles"].cpu().numpy(), state["bind.barycentrics"].cpu().numpy())
+        learned = {k: state[f"rig.{k}"] for k in self.rig.tensors()}
+        self.sheet_motion = state["sheet"].clone().requires_grad_()
+        self._take_up(SplatRig(places, **learned))
+        self._put_moments({k.removeprefix("moments."): t for k, t in state.items() if k.startswith("moments.")})
+        self.nuisances.load({k.removeprefix("frames."): t for k, t in state.items() if k.startswith("frames.")})
+        self.strain = Strain(state["strain.pull"].clone(), state["strain.drawn"].clone())
+
     def avatar(self, like: GaussianAvatar) -> GaussianAvatar:
         """What has been learned, in place of what `like` holds."""
         tensors = {k: t.detach().clone() for k, t in self.rig.tensors().items()}
@@ -237,11 +287,4 @@ def _limits(carrier: Carrier, rig: SplatRig) -> Limits:
     places = rig.places
     share = (loose[carrier.triangles[places.triangles]] * places.barycentrics).sum(1)
     share = torch.as_tensor(np.clip(2 * share, 0, 1), dtype=torch.float32, device=carrier.device)
-    return Limits(
-        _FAR_M + (_FAR_LOOSE_M - _FAR_M) * share, _LARGE_M + (_LARGE_LOOSE_M - _LARGE_M) * share
-    )
-
-
-def seconds_left(started: float, done: int, total: int) -> float:
-    """Of a run that goes on as it went so far."""
-    return (time.monotonic() - started) / max(done, 1) * (total - done)
+    return Limits(_FAR_M + (_FAR_LOOSE_M - _FAR_M) * share, _LARGE_M + (_LARGE_LOOSE_M - _LARGE_M) * share)
