@@ -32,7 +32,9 @@ def avatar_motion() -> MotionOptions:
 class SyntheticFootageOptions:
     """video: the clip, of which noise is left out by default."""
 
-    video: VideoOptions = field(default_factory=lambda: VideoOptions(seconds=10.0, noise=0.0, motion=avatar_motion()))
+    video: VideoOptions = field(
+        default_factory=lambda: VideoOptions(seconds=10.0, noise=0.0, motion=avatar_motion(), torso=True)
+    )
 
 
 def synthetic_footage(

@@ -21,6 +21,7 @@ from headrecon.datasets.scene import SyntheticOptions, backdrop, draw_scene, ran
 from headrecon.datasets.studio import SyntheticStudio
 from headrecon.datasets.synthetic import IRIS_SIGMA_M, resize_iris
 from headrecon.datasets.texel_map import as_uint8
+from headrecon.datasets.torso import Torso, draw_torso, joined
 from headrecon.datasets.track_truth import TrackTruth
 from headrecon.errors import InputError
 from headrecon.geometry import so3
@@ -44,7 +45,8 @@ _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 class VideoOptions:
     """A clip: its length, rate and size in pixels; what moves; how the person may look (`SyntheticOptions`).
 
-    noise: of the camera, in shares of white; blur_px: of its lens; both drawn up to this much.
+    noise: of the camera, in shares of white; blur_px: of its lens; both drawn up to this much. torso: whether shoulders
+    in a shirt are below the neck.
     """
 
     seconds: float = 6.0
@@ -58,6 +60,7 @@ class VideoOptions:
     supersample: int = 2
     noise: float = 0.012
     blur_px: float = 0.6
+    torso: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,15 @@ class SyntheticVideo:
             confidence=np.ones(count),
         ).validate()
 
+    @cached_property
+    def _torso(self) -> Torso | None:
+        if not self.options.torso:
+            return None
+        skin = np.unique(self.assets.faces[self.assets.faces_of("skin")])
+        pivot = self._model(self._person.params).joints[0, 0].numpy().astype(np.float64)
+        rng = np.random.default_rng([self.seed, 13])
+        return draw_torso(self.neutral()[skin[skin >= 0]], pivot, rng, self.options.texture_size)
+
     @torch.no_grad()
     def vertices(self, index: int, hair: bool = True) -> Float[np.ndarray, "V 3"]:
         """The posed head of a frame in metres (float64), with or without the hair's volume."""
@@ -186,13 +198,19 @@ class SyntheticVideo:
         alpha = drawn.alpha[..., None]
         mixed = self._through_lens(np.concatenate([drawn.image_srgb * alpha, alpha], axis=-1))
         colours = np.where(mixed[..., 3:] > 1e-4, mixed[..., :3] / np.maximum(mixed[..., 3:], 1e-4), 0)
-        return as_uint8(colours if cameras is not None else self._noisy(colours, index)), as_uint8(mixed[..., 3])
+        seen = colours if cameras is not None else self._noisy(colours, index)
+        return as_uint8(seen), as_uint8(mixed[..., 3])
 
     def _drawn(self, index: int, cameras: Cameras | None) -> Picture:
         assets, o = self.assets, self.options
         # Cards of lashes need transparency, and stand as black plates before the eyes without; lashes are painted.
         solid = np.setdiff1d(np.arange(len(assets.faces)), assets.faces_of("lashes"))
         mesh = Mesh(self.vertices(index).astype(np.float32), assets.faces[solid], assets.uvs, assets.uv_faces[solid])
+        texture = self._person.texture
+        if self._torso is not None:
+            params = self.track.params
+            shoulders = self._torso.posed(params.global_orient[index], params.transl[index])
+            mesh, texture = joined(mesh, texture, self._torso, shoulders)
         if cameras is None:
             own = self.track.cameras
             cameras = replace(own, viewmats=own.viewmats[index], Ks=own.Ks[index])
@@ -200,7 +218,7 @@ class SyntheticVideo:
         light = _between(first, second, float(self.motion.light[index]))
         surface = Surface(specular=0.022, roughness=self._person.look.roughness)
         options = RenderOptions(lighting=light, supersample=o.supersample, background_srgb=None)
-        return next(draw(mesh, cameras, Appearance(texture_srgb=self._person.texture, surface=surface), options))
+        return next(draw(mesh, cameras, Appearance(texture_srgb=texture, surface=surface), options))
 
     def frames(self) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
         """All frames, one at a time."""

@@ -58,6 +58,6 @@ def bake_texel_map(assets: HeadAssets, size: int) -> TexelMap:
     return TexelMap(size, index, part.astype(np.int64), triangles[found].astype(np.int64), barycentrics, nearest)
 
 
-def as_uint8(picture: Float[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+def as_uint8(picture: Float[np.ndarray, "*S"]) -> UInt8[np.ndarray, "*S"]:
     """A picture in 0..1 as bytes."""
     return (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
