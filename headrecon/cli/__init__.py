@@ -14,10 +14,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from headrecon import __version__
-from headrecon.cli import avatar, bench, doctor, drive, evaluate, licences, models, reconstruct, track
+from headrecon.cli import (
+    avatar,
+    bench,
+    doctor,
+    drive,
+    evaluate,
+    licences,
+    models,
+    reconstruct,
+    render,
+    track,
+    view,
+)
 from headrecon.errors import HeadReconError
 
-COMMANDS = (reconstruct, track, avatar, drive, evaluate, models, licences, doctor, bench)
+COMMANDS = (reconstruct, track, avatar, drive, view, render, evaluate, models, licences, doctor, bench)
 
 
 class _Parser(argparse.ArgumentParser):
