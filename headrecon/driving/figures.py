@@ -216,7 +216,7 @@ def load_figure(folder: str | os.PathLike[str]) -> MeshFigure | AvatarFigure:
     """
     folder = Path(folder)
     if folder.is_dir() and (folder / AVATAR_DOCUMENT).is_file():
-        from headrecon.avatars.files import load_avatar  # pyright: ignore[reportMissingImports]
+        from headrecon.avatars.files import load_avatar
 
         return AvatarFigure(load_avatar(folder))
     if folder.is_dir() and not (folder / "head.glb").is_file():
