@@ -81,9 +81,7 @@ def read_splat_ply(path: str | Path, axes: str = "y-down") -> Gaussians:
     columns = [*_NEEDED, *(f"f_rest_{i}" for i in range(rest))]
     missing = [name for name in columns if name not in (row.names or ())]
     if missing:
-        raise InputError(
-            f"{path} holds no Gaussian splats: the columns {', '.join(missing)} are missing"
-        )
+        raise InputError(f"{path} holds no Gaussian splats: the columns {', '.join(missing)} are missing")
     if rest % 3 or rest // 3 + 1 not in HARMONICS:
         raise InputError(f"{path}: expected 0, 9, 24 or 45 columns f_rest_*, found {rest}")
     values = np.stack([table[name].astype(np.float32) for name in columns], axis=1)

@@ -25,30 +25,31 @@ from headrecon.io.splats.cloud import (
     read_whole,
     write_whole,
 )  # fmt: skip
+from headrecon.io.splats.smallest_three import pack_smallest_three, unpack_smallest_three
 from headrecon.structures import Gaussians
 
 _HEADER = struct.Struct("<IIIBBBB")
 _MAGIC = 0x5053474E
-_EXTENSIONS = 0x2
+_ANTIALIASED, _EXTENSIONS = 0x1, 0x2
 #: A micrometre; Niantic's own writer uses 12 bits, 0.24 mm, which would show on a face.
 _FINEST_BITS = 20
 #: Colours are stored as 1/2 + 0.15 of the first harmonic's coefficient, so that some beyond 0..1 fit too.
 _COLOUR_SCALE = 0.15
-#: The three smaller components of a unit quaternion are at most this long, in 9 bits and a sign.
-_LARGEST_SMALL = np.sqrt(0.5)
-_SMALL_STEPS = 511
 
 
-def write_spz(path: str | Path, gaussians: Gaussians, version: int = 3) -> None:
-    """Write Gaussians in head space, in their order. version: 2 or 3 (truer rotations). Raises InputError."""
+def write_spz(path: str | Path, gaussians: Gaussians, version: int = 3, antialiased: bool = False) -> None:
+    """Write Gaussians in head space, in their order. version: 2 or 3 (truer rotations). Raises InputError.
+
+    antialiased: a flag for viewers: the Gaussians were fitted so (`ops.splat_gaussians.SplatOptions.antialiased`).
+    """
     if version not in (2, 3):
         raise InputError(f"spz: versions 2 and 3 are written, found {version}")
     compressor = zlib.compressobj(9, wbits=31)  # 31: a gzip header without file name or time, so equal in, equal out
-    packed = spz_bytes(cloud_from(gaussians), version)
+    packed = spz_bytes(cloud_from(gaussians), version, antialiased)
     write_whole(path, compressor.compress(packed), compressor.flush())
 
 
-def spz_bytes(cloud: SplatCloud, version: int) -> bytes:
+def spz_bytes(cloud: SplatCloud, version: int, antialiased: bool = False) -> bytes:
     """The file before compression."""
     largest = float(np.abs(cloud.means).max())
     bits = int(np.clip(np.floor(np.log2((2**23 - 1) / max(largest, 1e-9))), 0, _FINEST_BITS))
@@ -61,10 +62,10 @@ def spz_bytes(cloud: SplatCloud, version: int) -> bytes:
         _bytes(cloud.opacities * 255),
         _bytes(cloud.sh[:, 0] * (_COLOUR_SCALE * 255) + 127.5),
         _bytes((log_scales(cloud) + 10) * 16),
-        _pack_smallest_three(cloud.quats_wxyz) if version == 3 else _pack_first_three(cloud.quats_wxyz),
+        pack_smallest_three(cloud.quats_wxyz) if version == 3 else _pack_first_three(cloud.quats_wxyz),
         _bytes(cloud.sh[:, 1:] * 128 + 128),
     ]
-    header = _HEADER.pack(_MAGIC, version, len(cloud), cloud.degree, bits, 0, 0)
+    header = _HEADER.pack(_MAGIC, version, len(cloud), cloud.degree, bits, _ANTIALIASED if antialiased else 0, 0)
     return header + b"".join(np.ascontiguousarray(part).tobytes() for part in parts)
 
 
@@ -95,7 +96,7 @@ def read_spz(path: str | Path) -> Gaussians:
         part.reshape(count, -1) if count else part.reshape(0, width)
         for part, width in zip(np.split(flat, ends[:-1]), widths, strict=True)
     )
-    unpack = _unpack_smallest_three if version == 3 else _unpack_first_three
+    unpack = unpack_smallest_three if version == 3 else _unpack_first_three
     first = ((colours.astype(np.float32) / 255 - np.float32(0.5)) / np.float32(_COLOUR_SCALE))[:, None]
     rest = ((sh.astype(np.float32) - 128) / 128).reshape(count, HARMONICS[degree] - 1, 3)
     cloud = SplatCloud(
@@ -139,33 +140,6 @@ def _unpack_first_three(packed: np.ndarray) -> np.ndarray:
     xyz = packed.astype(np.float32) / np.float32(127.5) - 1
     w = np.sqrt(np.maximum(0, 1 - (xyz * xyz).sum(1, keepdims=True)))
     return np.concatenate([w, xyz], axis=1)
-
-
-def _pack_smallest_three(quats_wxyz: np.ndarray) -> np.ndarray:
-    """The largest of x, y, z, w is left out: its number in the top two bits, then the others in their order."""
-    xyzw = quats_wxyz[:, [1, 2, 3, 0]].astype(np.float64)
-    largest = np.abs(xyzw).argmax(1)
-    rows = np.arange(len(xyzw))
-    xyzw = np.where(xyzw[rows, largest][:, None] < 0, -xyzw, xyzw)
-    others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[largest]
-    small = xyzw[rows[:, None], others]
-    steps = np.minimum(np.floor(np.abs(small) / _LARGEST_SMALL * _SMALL_STEPS + 0.5), _SMALL_STEPS).astype(np.uint32)
-    fields = steps | ((small < 0).astype(np.uint32) << 9)
-    packed = (largest.astype(np.uint32) << 30) | (fields[:, 0] << 20) | (fields[:, 1] << 10) | fields[:, 2]
-    return packed.astype("<u4").view(np.uint8).reshape(-1, 4)
-
-
-def _unpack_smallest_three(packed: np.ndarray) -> np.ndarray:
-    words = np.ascontiguousarray(packed).view("<u4")[:, 0]
-    fields = np.stack([words >> 20, words >> 10, words], axis=1) & 0x3FF
-    small = (fields & 0x1FF) * (_LARGEST_SMALL / _SMALL_STEPS) * np.where(fields & 0x200, -1.0, 1.0)
-    largest = (words >> 30).astype(np.intp)
-    others = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[largest]
-    xyzw = np.empty((len(words), 4))
-    rows = np.arange(len(words))
-    xyzw[rows[:, None], others] = small
-    xyzw[rows, largest] = np.sqrt(np.maximum(0, 1 - (small * small).sum(1)))
-    return xyzw[:, [3, 0, 1, 2]].astype(np.float32)
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:

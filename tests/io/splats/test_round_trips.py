@@ -91,6 +91,13 @@ def test_spz_rounds_as_it_says(tmp_path: Path, version: int, degrees: float, deg
     assert np.degrees(angles_between(back.quats_wxyz, cloud.quats_wxyz)[usual]).max() < degrees
 
 
+def test_spz_says_how_it_was_fitted(tmp_path: Path) -> None:
+    for fitted, flags in ((False, 0), (True, 1)):
+        write_spz(tmp_path / "a.spz", random_cloud(3), antialiased=fitted)
+        assert gzip.decompress((tmp_path / "a.spz").read_bytes())[14] == flags
+        assert len(read_spz(tmp_path / "a.spz")) == 3
+
+
 def test_spz_takes_fewer_bits_for_places_far_away(tmp_path: Path) -> None:
     cloud = random_cloud(20)
     far = Gaussians(cloud.means * 1e4, cloud.quats_wxyz, cloud.scales, cloud.opacities, cloud.colours)
