@@ -40,7 +40,11 @@ def align(
     found = Nuisances(params, (*TRACK_KINDS, "body"))
     weights = LossWeights()
     white = torch.ones(3, device=params.transl.device)
+    before: int | None = None
     for done, index in enumerate(int(i) for i in ids):
+        if before is not None:  # what is wrong with one frame is mostly wrong with the next
+            found.copy(before, index)
+        before = index
         target, camera = painter.scene.picture(index, _WHITE, half=True)
         for step in range(steps):
             leaves = found.leaves(index)

@@ -101,12 +101,13 @@ def _sheet(
     camera = footage.track.cameras.numpy()
     view, k = camera.viewmats[train[0]].astype(np.float64), camera.Ks[train[0]].astype(np.float64)
     depth = float(view[2, :3] @ neck + view[2, 3])
-    left, right, low = (
-        _unprojected(view, k, depth, at) for at in ((0, k[1, 2]), (camera.width, k[1, 2]), (k[0, 2], camera.height))
-    )
+    width, height = float(camera.width), float(camera.height)
+    centre_x, centre_y = float(k[0, 2]), float(k[1, 2])
+    pixels = ((0.0, centre_y), (width, centre_y), (centre_x, height))
+    left, right, low = (_unprojected(view, k, depth, pixel) for pixel in pixels)
     half = _BEYOND * max(abs(left[0] - neck[0]), abs(right[0] - neck[0]))
-    top = joints[3:, 1].mean()
-    return shoulder_sheet(neck, top, min(float(low[1]), neck[1]) - (_BEYOND - 1) * half, half)
+    bottom = min(float(low[1]), float(neck[1])) - (_BEYOND - 1) * half
+    return shoulder_sheet(neck, float(joints[3:, 1].mean()), bottom, float(half))
 
 
 def _unprojected(

@@ -66,8 +66,8 @@ def fit_gaussian(
     report("placing Gaussians", 0.0)
     begun = begin(task.footage, task.person, task.train, config, device, task.texture_srgb)
     learner = begun.learner
-    _take_up(learner, task.folder)
     losses = _Losses(config.train.iterations)
+    _take_up(learner, losses, task.folder)
     total = config.train.iterations
 
     def told(step: int, loss: float) -> None:
@@ -77,7 +77,7 @@ def fit_gaussian(
         if task.folder is not None:
             if step % config.train.checkpoint_every == 0 or step == total:
                 with disk_errors(task.folder):
-                    _keep(learner, task.folder)
+                    _keep(learner, losses, task.folder)
             if config.train.preview_every and step % config.train.preview_every == 0:
                 save_preview(task.folder / _PREVIEW, learner, task.train)
 
@@ -119,22 +119,33 @@ class _Losses:
     def recent(self) -> float:
         return self._recent
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """For a checkpoint."""
+        return {"losses.sums": self._sums, "losses.counts": self._counts}
+
+    def take_up(self, arrays: dict[str, np.ndarray]) -> None:
+        """Go on where `arrays` was taken."""
+        self._sums, self._counts = arrays["losses.sums"].copy(), arrays["losses.counts"].copy()
+
     def all(self) -> np.ndarray:
         done = self._counts > 0
         return self._sums[done] / self._counts[done]
 
 
-def _keep(learner: Learner, folder: Path) -> None:
-    arrays = {k: t.cpu().numpy() for k, t in learner.state().items()}
+def _keep(learner: Learner, losses: _Losses, folder: Path) -> None:
+    arrays = {k: t.cpu().numpy() for k, t in learner.state().items()} | losses.arrays()
     half = folder / f".{_CHECKPOINT}.partial-new"
     write_tensors(half, arrays)
     half.replace(folder / _CHECKPOINT)
 
 
-def _take_up(learner: Learner, folder: Path | None) -> None:
+def _take_up(learner: Learner, losses: _Losses, folder: Path | None) -> None:
     """Go on from the checkpoint, if there is one."""
-    if folder is not None and (folder / _CHECKPOINT).is_file():
-        learner.restore({k: torch.from_numpy(np.array(a)) for k, a in read_tensors(folder / _CHECKPOINT).items()})
+    if folder is None or not (folder / _CHECKPOINT).is_file():
+        return
+    arrays = read_tensors(folder / _CHECKPOINT)
+    losses.take_up(arrays)
+    learner.restore({k: torch.from_numpy(np.array(a)) for k, a in arrays.items() if not k.startswith("losses.")})
 
 
 @torch.no_grad()

@@ -93,6 +93,11 @@ class Nuisances:
             values = self.rows[kind]
             values[rows] -= values[rows].mean(0, keepdim=True)
 
+    def copy(self, source: int, target: int) -> None:
+        """Give one frame another's corrections."""
+        for rows in self.rows.values():
+            rows[target] = rows[source]
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything, for a checkpoint."""
         named = {f"rows.{k}": v for k, v in self.rows.items()}

@@ -6,6 +6,7 @@ so whose last bits) would depend on the number of threads.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -40,13 +41,16 @@ class _Mix(torch.autograd.Function):
 
 def _tensor(matrix: scipy.sparse.csr_matrix, device: str | torch.device) -> Tensor:
     matrix = scipy.sparse.csr_matrix(matrix)
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(matrix.indptr.astype(np.int64)),
-        torch.from_numpy(matrix.indices.astype(np.int64)),
-        torch.from_numpy(matrix.data.astype(np.float32)),
-        matrix.shape,
-        device=device,
-    )
+    with warnings.catch_warnings():  # torch says once that this layout is young; products with it are all we ask
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(matrix.indptr.astype(np.int64)),
+            torch.from_numpy(matrix.indices.astype(np.int64)),
+            torch.from_numpy(matrix.data.astype(np.float32)),
+            matrix.shape,
+            device=device,
+            check_invariants=False,
+        )
 
 
 def mix_of_rows(
