@@ -1,4 +1,4 @@
-"""A small head of painted vertices that turns, moves and opens its mouth: footage with an exact track, in milliseconds."""
+"""A small painted head that turns, moves and opens its mouth: footage with an exact track, made in milliseconds."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Learner:
         return int(train[order[place]])
 
     def step(self) -> float:
-        """Draw one frame, compare, improve. Returns the loss."""
+        """Draw one frame, compare, improve. Returns the difference of the pictures."""
         scene, step = self.scene, self.step_number
         index = self.frame_of(step)
         leaves = self.nuisances.leaves(index)
@@ -150,7 +150,8 @@ class Learner:
         target, camera, background = self._picture(index, step, coarse)
         state = self.nuisances.state(index, leaves)
         image, info = self.painter().draw(state, camera, background)
-        loss = picture_loss(image, target, scene.weights)
+        difference = picture_loss(image, target, scene.weights)
+        loss = difference
         if step % 4 == 0:  # these change slowly, and the factor makes up for it
             loss = loss + 4 * shape_loss(self.rig, self.limits, scene.weights)
         loss = loss + scene.weights.frame * self.nuisances.prior(leaves)
@@ -166,7 +167,7 @@ class Learner:
         if self.step_number % len(scene.train) == 0:
             self.nuisances.centre(scene.train)
         self._divide()
-        self.last_loss = float(loss.detach())
+        self.last_loss = float(difference.detach())
         return self.last_loss
 
     def painter(self) -> Painter:

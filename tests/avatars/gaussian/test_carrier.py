@@ -97,9 +97,8 @@ def test_corrections_are_linear_and_in_their_units():
     torch.testing.assert_close(shift, torch.tensor([0.01, 0, 0]), atol=1e-5, rtol=0)
     assert before.colours is not None and after.colours is not None
     torch.testing.assert_close(after.colours[1] - before.colours[1], torch.tensor([0.5, 0, 0]))
-    torch.testing.assert_close(
-        torch.logit(after.opacities[2]) - torch.logit(before.opacities[2]), torch.tensor(8.0), atol=1e-2, rtol=0
-    )
+    opened = torch.logit(after.opacities[2]) - torch.logit(before.opacities[2])
+    torch.testing.assert_close(opened, torch.tensor(8.0), atol=1e-2, rtol=0)  # float32 near an opacity of 1
 
 
 def test_gradients_reach_parameters_and_gaussians():
