@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from headrecon.driving.beside import SourcePictures
+from headrecon.driving.beside import SourcePictures, face_box
 from headrecon.driving.cameras import resized, standing_camera, swinging_camera
 from headrecon.driving.figures import Figure, MeshFigure, as_figure
-from headrecon.driving.motion import Motion, motion_for
+from headrecon.driving.motion import Motion, eyes_of_track, motion_for
 from headrecon.driving.options import DriveOptions
 from headrecon.driving.sources import read_track_at
-from headrecon.errors import InputError
+from headrecon.errors import AssetError, InputError
 from headrecon.io.tracks import nominal_rate
 from headrecon.io.video_writer import write_timed_mp4
 from headrecon.saved_head import SavedHead
@@ -103,10 +103,21 @@ class DrivenHead:
         if self.options.beside is None:
             yield from ((float(times[i]), self.frame(i)) for i in range(len(self)))
             return
-        source = SourcePictures(Path(self.options.beside), self.track)
+        source = SourcePictures(Path(self.options.beside), self.track, self._beside_box)
         with closing(source.pictures(self.cameras.height)) as pictures:
             for i, picture in enumerate(pictures):
                 yield float(times[i]), np.concatenate([picture, self.frame(i)], axis=1)
+
+    @property
+    def _beside_box(self) -> tuple[float, float, float, float] | None:
+        """What of the source is shown: all of it where the camera is its own, else its head."""
+        if self.options.camera == "track":
+            return None
+        try:
+            eyes = eyes_of_track(self.figure, self.track)
+        except AssetError:  # without their model nobody knows where the eyes are
+            return None
+        return face_box(self.track, eyes, self.cameras.width / self.cameras.height)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False, progress: Progress | None = None) -> Path:
         """Write the clip (MP4), whole or not at all, each frame at the time the track has it. Raises InputError."""

@@ -43,7 +43,7 @@ def motion_for(figure: Figure, track: Track, in_track: bool, relative: bool = Fa
     if relative:
         sure = _sure(track)
         rows[:, slices["expression"]] = from_calm(rows[:, slices["expression"]], sure)
-    where = _eyes_of_track(figure, track, in_track)
+    where = _places(figure, track, in_track)
     home = None
     if not in_track:
         rows, where = _faced(rows, where, slices["global_orient"], track)
@@ -71,21 +71,28 @@ def _between_eyes(figure: Figure, row: Float[np.ndarray, " P"]) -> Float[np.ndar
     return figure.joints.joints(row)[[_LEYE, _REYE]].mean(0)
 
 
-def _eyes_of_track(figure: Figure, track: Track, in_track: bool) -> Float[np.ndarray, "T 3"]:
+def _places(figure: Figure, track: Track, in_track: bool) -> Float[np.ndarray, "T 3"]:
     """The point between the tracked person's eyes in the world. Without their head model, how it moves about."""
-    params = track.params
     try:
-        assets = _source_assets(figure, track)
+        return eyes_of_track(figure, track)
     except AssetError as error:
         if in_track:
             raise AssetError(
                 f"the track is of the head model {track.model!r}, which is not here; bring it in with "
                 "`headrecon models add PATH`, or use the camera 'front'"
             ) from error
-        return np.asarray(params.transl, dtype=np.float64)
+        return np.asarray(track.params.transl, dtype=np.float64)
+
+
+def eyes_of_track(figure: Figure, track: Track) -> Float[np.ndarray, "T 3"]:
+    """The point between the tracked person's eyes in the world of the track's cameras, metres.
+
+    figure: whose head model is taken where it will do. Raises AssetError when the person's head model is not here.
+    """
+    assets = _source_assets(figure, track)
     model = figure.joints if assets is figure.assets else joint_model(assets)
     rows = retarget(track, assets, track.betas).rows
-    rows[:, model.layout.slices["transl"]] = params.transl
+    rows[:, model.layout.slices["transl"]] = track.params.transl
     return np.array([model.joints(row)[[_LEYE, _REYE]].mean(0) for row in rows])
 
 

@@ -13,6 +13,7 @@ import pytest
 from headrecon.avatars.protocol import SplatAvatar
 from headrecon.cli import main
 from headrecon.driving import figures, sources
+from headrecon.driving.beside import face_box
 from headrecon.driving.clip import drive
 from headrecon.driving.figures import AvatarFigure, BoundMesh, Look, MeshFigure
 from headrecon.driving.motion import from_calm
@@ -177,13 +178,34 @@ def _small(track: Track) -> Track:
 
 def test_the_source_is_shown_beside_frame_by_frame(avatar: DiscAvatar, track: Track, tmp_path: Path) -> None:
     video = _clip(tmp_path / "source.mp4", 6)
-    driven = drive(avatar, _small(track), DriveOptions(size=(64, 96), beside=video))
-    frames = list(driven.frames())
-    assert len(frames) == 4
-    for (_, frame), index in zip(frames, track.frames, strict=True):  # the track lacks the video's third frame
-        assert frame.shape == (96, 96 + 64, 3)
-        assert abs(float(frame[:, :96].mean()) - 20 * index) < 4
-    np.testing.assert_array_equal(frames[3][1][:, 96:], replace(driven, options=DriveOptions(size=(64, 96))).frame(3))
+    for camera, width in (("track", 96), ("front", 64)):  # all of it, or the head in the driven picture's shape
+        driven = drive(avatar, _small(track), DriveOptions(camera, size=(64, 96), beside=video))
+        frames = list(driven.frames())
+        assert len(frames) == 4
+        for (_, frame), index in zip(frames, track.frames, strict=True):  # the track lacks the video's third frame
+            assert frame.shape == (96, width + 64, 3)
+            assert abs(float(frame[:, :width].mean()) - 20 * index) < 4
+        alone = replace(driven, options=DriveOptions(camera, size=(64, 96)))
+        np.testing.assert_array_equal(frames[3][1][:, width:], alone.frame(3))
+
+
+def test_beside_shows_where_the_head_stays(track: Track) -> None:
+    far = replace(track, cameras=replace(track.cameras, width=2000, height=1000))
+    far.cameras.Ks[:, :2, 2] = [1000, 500]
+    eyes = np.array([[0.5, 0.0, -3.0], [0.6, 0.0, -3.0], [0.6, 0.05, -3.0], [9.0, 0.0, -3.0]])
+    far.confidence[:] = [1, 1, 1, 0]  # the last one is a guess
+    left, upper, right, lower = face_box(far, eyes, 1.0)
+    assert right - left == pytest.approx(lower - upper)
+    pixels = 900 * eyes[:3, :2] * [1, -1] / 3 + [1000, 500]
+    assert (pixels > [left + 30, upper + 30]).all()
+    assert (pixels < [right - 30, lower - 30]).all()
+    assert right - left < 0.5 * 1000  # not much more than the head
+    # A head as large as the picture, or at its edge: what there is.
+    near = face_box(far, eyes * [0, 0, 0.1], 1.0)
+    assert near == pytest.approx((500, 0, 1500, 1000))
+    edge = face_box(far, eyes * [0, 1, 1] + [-3.3, 0, 0], 1.0)
+    assert edge[0] == pytest.approx(0)
+    assert edge[2] - edge[0] == pytest.approx(edge[3] - edge[1])
 
 
 def test_another_video_beside_is_refused(avatar: DiscAvatar, track: Track, tmp_path: Path) -> None:
