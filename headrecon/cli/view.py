@@ -32,8 +32,12 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
 
 
 def run(args: argparse.Namespace) -> int:
+    import warnings
+
     from headrecon.cli.console import Progress
 
+    # viser's way to say that a browser left while a picture was on its way to it.
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     with Progress(f"headrecon: opening {args.folder}"):
         from headrecon.viewing.server import ViewOptions, open_viewer, require_viser
 
