@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,12 +15,15 @@ from headrecon.ops.ssim import ssim_map
 @dataclass(frozen=True)
 class LossWeights:
     """structure: share of (1 - SSIM) beside absolute differences, as in 3D Gaussian splatting. offset, scale: of
-    what exceeds the limits of `limits`; thin: of needles. frame: of the prior on a frame's own corrections."""
+    what exceeds the limits of `Limits`; thin: of needles; near, colour: of the priors for place and colour. frame: of
+    the prior on a frame's own corrections."""
 
     structure: float = 0.2
     offset: float = 30.0
     scale: float = 30.0
     thin: float = 0.02
+    near: float = 0.004
+    colour: float = 0.02
     frame: float = 2e-5
 
 
@@ -35,10 +38,16 @@ def picture_loss(
 
 @dataclass(frozen=True)
 class Limits:
-    """How far from the surface each Gaussian may float and how large it may grow before it is pulled back (metres)."""
+    """What is believed of each Gaussian where pictures do not tell.
+
+    offset_m, scale_m: how far from the surface it may float and how large it may grow before it is pulled back
+    (metres). near_m: the standard deviation of its distance from the surface. colours_srgb: those that it began with.
+    """
 
     offset_m: Float[Tensor, " N"]
     scale_m: Float[Tensor, " N"]
+    near_m: Float[Tensor, " N"]
+    colours_srgb: Float[Tensor, "N 3"]
 
 
 #: Longest axis over shortest but one: beyond this a Gaussian is a needle that shows from other sides.
@@ -46,10 +55,18 @@ _THIN = 8.0
 
 
 def shape_loss(rig: SplatRig, limits: Limits, weights: LossWeights) -> Float[Tensor, ""]:
-    """Means over Gaussians of squared excess in centimetres over the limits, and of squared logs of thinness."""
+    """Means over Gaussians of squared excess over the limits (centimetres), of squared logs of thinness, and of what
+    the priors say: what few pixels show stays near the surface, in the colours of its seed."""
     scales = rig.log_scales.exp()
-    far = (100 * (rig.offsets.norm(dim=1) - limits.offset_m)).clamp_min(0)
+    distance = (rig.offsets**2).sum(1)
+    far = (100 * (distance.clamp_min(1e-12).sqrt() - limits.offset_m)).clamp_min(0)
     large = (100 * (scales.amax(1) - limits.scale_m)).clamp_min(0)
     middle = rig.log_scales.sort(dim=1).values
-    thin = (middle[:, 2] - middle[:, 1] - torch.log(torch.tensor(_THIN))).clamp_min(0)
-    return weights.offset * (far**2).mean() + weights.scale * (large**2).mean() + weights.thin * (thin**2).mean()
+    thin = (middle[:, 2] - middle[:, 1] - math.log(_THIN)).clamp_min(0)
+    return (
+        weights.offset * (far**2).mean()
+        + weights.scale * (large**2).mean()
+        + weights.thin * (thin**2).mean()
+        + weights.near * (distance / limits.near_m**2).mean()
+        + weights.colour * ((rig.colours - limits.colours_srgb) ** 2).sum(1).mean()
+    )

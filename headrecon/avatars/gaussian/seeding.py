@@ -29,15 +29,17 @@ _PART_DENSITY = {
 }
 _REGION_DENSITY = {"face": 1.6, "lips": 2.5, "nose": 1.3, "brows": 1.8, "neck": 0.8, "ears": 0.7}
 #: What the footage never shows needs less; it is there so that the head has a back.
-_UNSEEN_DENSITY = 0.35
+_UNSEEN_DENSITY = 0.45
 #: Share of the Gaussians of the scalp that begin up to so far above it (metres): hair that stands off.
 _LOOSE_SHARE, _LOOSE_M = 0.3, 0.015
 #: Standard deviations: over the surface in shares of the mean distance between neighbours, and across it.
-_SPREAD, _FLATNESS = 0.55, 0.25
+_SPREAD, _UNSEEN_SPREAD, _FLATNESS = 0.55, 0.8, 0.25
 #: Opacity to begin with, before the sigmoid: where something is seen, and where nothing is.
-_SEEN_LOGIT, _UNSEEN_LOGIT = 0.5, 3.0
+_SEEN_LOGIT, _UNSEEN_LOGIT = 0.5, 5.0
 #: Limits of the distance between neighbours, metres.
 _SPACING_M = (3e-4, 0.02)
+#: How far below the picture the sheet goes on, in shares of its height.
+_BELOW = 0.06
 #: How much light does not get into the mouth, by part.
 _SHADE = {"mouth": 0.75, "gums": 0.5, "tongue": 0.5, "upper_teeth": 0.25, "lower_teeth": 0.4}
 _LOOKS, _GREY = 10, 0.5
@@ -86,9 +88,7 @@ def seed_rig(
     head = _sampled(carrier, np.arange(split), _head_density(carrier, looks), counts[0], rng)
     sheet_ids = np.arange(split, len(carrier.triangles))
     sheet = _sampled(carrier, sheet_ids, np.ones(len(sheet_ids)), counts[1] if len(sheet_ids) else 0, rng)
-    sheet = sheet.take(
-        np.flatnonzero((look_at(carrier, looks, sheet).share > 0.15) & ~_behind_head(carrier, looks, sheet))
-    )
+    sheet = sheet.take(np.flatnonzero(_wanted(carrier, looks, sheet)))
     places = Places(
         np.concatenate([head.triangles, sheet.triangles]), np.concatenate([head.barycentrics, sheet.barycentrics])
     )
@@ -208,18 +208,25 @@ def _painted(assets: HeadAssets, places: Places, texture_srgb: UInt8[np.ndarray,
     return texture_srgb[y, x] / 255.0
 
 
-def _behind_head(carrier: Carrier, looks: Looks, places: Places) -> Bool[np.ndarray, " N"]:
-    """Whether the head hides these places in most of the pictures."""
+def _wanted(carrier: Carrier, looks: Looks, places: Places) -> Bool[np.ndarray, " N"]:
+    """Which places of the sheet have the person before the camera and are not hidden by the head in most pictures.
+
+    Those just below the picture are judged by its lowest row: as the body moves they come into view.
+    """
     corners = carrier.triangles[places.triangles]
     triangles = torch.as_tensor(carrier.triangles[: carrier.head_triangles])
-    hidden = np.zeros(len(places))
+    hidden, shown = np.zeros(len(places)), np.zeros(len(places))
     for index, vertices in looks.posed:
         view = looks.view(index)
         points = to_homogeneous_image(torch.as_tensor(vertices).float()[None], view.torch())
         covered = rasterize(points, triangles, view.height, view.width).covered[0].numpy()
-        x, y, _ = looks.pixels((vertices[corners] * places.barycentrics[..., None]).sum(1), view)
+        points = (vertices[corners] * places.barycentrics[..., None]).sum(1)
+        x, y, _ = looks.pixels(points, view)
+        found, _ = project_points(points, view)
+        near = (found[:, 0] >= 0) & (found[:, 0] < view.width) & (found[:, 1] < (1 + _BELOW) * view.height)
         hidden += covered[y, x]
-    return hidden > 0.7 * len(looks.posed)
+        shown += near * looks.footage.alphas[index][y, x] / 255.0
+    return (shown > 0.15 * len(looks.posed)) & (hidden <= 0.7 * len(looks.posed))
 
 
 def _loose(carrier: Carrier, places: Places, rng: np.random.Generator) -> Float[np.ndarray, " N"]:
@@ -248,7 +255,8 @@ def _rig(
     distance, _ = KDTree(points).query(points, k=min(5, len(points)))
     apart = np.sqrt((distance[:, 1:] ** 2).mean(1)) if len(points) > 1 else np.full(len(points), 0.002)
     spacing = np.clip(apart, *_SPACING_M)
-    scales = np.stack([spacing, spacing, _FLATNESS * spacing], 1) * _SPREAD
+    spread = np.where(seen, _SPREAD, _UNSEEN_SPREAD)[:, None]
+    scales = np.stack([spacing, spacing, _FLATNESS * spacing], 1) * spread
     return SplatRig(
         places=places,
         offsets=_float(normals * height_m[:, None]),

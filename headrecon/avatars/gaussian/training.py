@@ -29,15 +29,16 @@ from headrecon.avatars.gaussian.torso import SheetMotion, swayed
 from headrecon.ops.splat_gaussians import SplatInfo, splat_gaussians
 from headrecon.structures import Cameras, Gaussians
 
-#: Learning rates at the start and at the end (as shares of the first); offsets in metres.
+#: Learning rates at the start and at the end (as shares of the first; offsets in metres), and Adam's eps: gradients
+#: below it move nothing. Without that, what shows through a thousandth of a pixel would move as fast as what is seen.
 _RATES = {
-    "offsets": (8e-5, 0.05),
-    "quats_wxyz": (2e-3, 0.2),
-    "log_scales": (8e-3, 0.2),
-    "logits": (4e-2, 0.2),
-    "colours": (8e-3, 0.1),
-    "corrections": (1e-3, 0.1),
-    "sheet": (2e-4, 0.1),
+    "offsets": (8e-5, 0.05, 1e-5),
+    "quats_wxyz": (2e-3, 0.2, 1e-8),
+    "log_scales": (8e-3, 0.2, 2e-8),
+    "logits": (4e-2, 0.2, 1e-8),
+    "colours": (8e-3, 0.1, 1e-7),
+    "corrections": (1e-3, 0.1, 1e-7),
+    "sheet": (2e-4, 0.1, 1e-8),
 }
 #: Decoupled weight decay of the corrections, per unit of learning rate.
 _DECAY = 2.0
@@ -115,20 +116,26 @@ class Learner:
         self.scene, self.step_number = scene, 0
         self.nuisances = nuisances
         self.sheet_motion = sheet_motion.clone().requires_grad_()
-        self._take_up(rig)
+        self._take_up(rig, rig.colours.detach().clone())
         self.strain = Strain.zeros(len(rig), scene.carrier.device)
         self.last_loss = math.nan
 
-    def _take_up(self, rig: SplatRig) -> None:
+    def _take_up(self, rig: SplatRig, seeds_srgb: Float[Tensor, "N 3"]) -> None:
         self.rig = rig.with_tensors({k: t.detach().clone().requires_grad_() for k, t in rig.tensors().items()})
         self.mix = rig.places.mix(self.scene.carrier)
-        self.limits = _limits(self.scene.carrier, self.rig)
+        self.limits = _limits(self.scene.carrier, self.rig, seeds_srgb)
         leaves = {**self.rig.tensors(), "sheet": self.sheet_motion}
         groups = [
-            {"params": [t], "lr": _RATES[k][0], "weight_decay": _DECAY if k == "corrections" else 0.0, "name": k}
+            {
+                "params": [t],
+                "lr": _RATES[k][0],
+                "eps": _RATES[k][2],
+                "name": k,
+                "weight_decay": _DECAY if k == "corrections" else 0.0,
+            }
             for k, t in leaves.items()
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.optimiser = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
 
     @property
     def progress(self) -> float:
@@ -186,7 +193,7 @@ class Learner:
 
     def _set_rates(self) -> None:
         for group in self.optimiser.param_groups:
-            first, last = _RATES[group["name"]]
+            first, last, _ = _RATES[group["name"]]
             group["lr"] = first * _decay(self.progress, last)
 
     def _divide(self) -> None:
@@ -202,7 +209,7 @@ class Learner:
         keep, split = plan(self.rig, self.strain, max(room, 0))
         rig, parents = divided(self.rig, keep, split)
         moments = self._moments()
-        self._take_up(rig)
+        self._take_up(rig, self.limits.colours_srgb[parents])
         self._put_moments({k: v[parents] if k.split(".")[0] != "sheet" else v for k, v in moments.items()})
         self.strain = Strain.zeros(len(rig), self.scene.carrier.device)
 
@@ -228,7 +235,11 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """All that a later run needs to go on from here, by name."""
         found = {f"rig.{k}": t.detach() for k, t in self.rig.tensors().items()}
-        found |= {"sheet": self.sheet_motion.detach(), "step": torch.tensor(self.step_number)}
+        found |= {
+            "seeds": self.limits.colours_srgb,
+            "sheet": self.sheet_motion.detach(),
+            "step": torch.tensor(self.step_number),
+        }
         found |= {f"moments.{k}": t for k, t in self._moments().items()}
         found |= {f"frames.{k}": t for k, t in self.nuisances.tensors().items()}
         found |= {"strain.pull": self.strain.pull, "strain.drawn": self.strain.drawn}
@@ -245,7 +256,7 @@ class Learner:
         places = Places(state["bind.triangles"].cpu().numpy(), state["bind.barycentrics"].cpu().numpy())
         learned = {k: state[f"rig.{k}"] for k in self.rig.tensors()}
         self.sheet_motion = state["sheet"].clone().requires_grad_()
-        self._take_up(SplatRig(places, **learned))
+        self._take_up(SplatRig(places, **learned), state["seeds"])
         self._put_moments({k.removeprefix("moments."): t for k, t in state.items() if k.startswith("moments.")})
         self.nuisances.load({k.removeprefix("frames."): t for k, t in state.items() if k.startswith("frames.")})
         self.strain = Strain(state["strain.pull"].clone(), state["strain.drawn"].clone())
@@ -277,15 +288,16 @@ def halved(image: Float[Tensor, "H W 3"], camera: Cameras) -> tuple[Tensor, Came
 
 
 #: Limits in metres: skin, and hair or cloth.
-_FAR_M, _FAR_LOOSE_M, _LARGE_M, _LARGE_LOOSE_M = 0.005, 0.03, 0.006, 0.014
+_FAR_M, _LARGE_M, _NEAR_M = (0.005, 0.03), (0.006, 0.014), (0.002, 0.012)
 
 
-def _limits(carrier: Carrier, rig: SplatRig) -> Limits:
+def _limits(carrier: Carrier, rig: SplatRig, seeds_srgb: Float[Tensor, "N 3"]) -> Limits:
     """Hair and shoulders may leave the surface that carries them; skin may not."""
     assets = carrier.model.assets
     loose = np.ones(len(carrier.rest))
     loose[: assets.num_vertices] = assets.regions.get("scalp", np.zeros(assets.num_vertices))
     places = rig.places
-    share = (loose[carrier.triangles[places.triangles]] * places.barycentrics).sum(1)
-    share = torch.as_tensor(np.clip(2 * share, 0, 1), dtype=torch.float32, device=carrier.device)
-    return Limits(_FAR_M + (_FAR_LOOSE_M - _FAR_M) * share, _LARGE_M + (_LARGE_LOOSE_M - _LARGE_M) * share)
+    found = (loose[carrier.triangles[places.triangles]] * places.barycentrics).sum(1)
+    share = torch.as_tensor(np.clip(2 * found, 0, 1), dtype=torch.float32, device=carrier.device)
+    far, large, near = (skin + (hair - skin) * share for skin, hair in (_FAR_M, _LARGE_M, _NEAR_M))
+    return Limits(far, large, near, seeds_srgb)

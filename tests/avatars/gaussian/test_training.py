@@ -82,7 +82,7 @@ def test_alignment_finds_a_pose_that_was_spoilt(learned: Fitted):
     track = replace(learned.track, params=spoilt)
     learner = begin(replace(footage, track=track), subject(), np.arange(20), settings(160)).learner
     learner.step_number = 160  # everything answers to the features
-    learner._take_up(learned.avatar.rig)
+    learner._take_up(learned.avatar.rig, learned.avatar.rig.colours)
     learner.sheet_motion = learned.avatar.sheet_motion
     painter = replace(
         learner.painter(), scene=replace(learner.scene, basis=learned.avatar.basis, carrier=learned.avatar.carrier)
