@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from headrecon.avatars.held_out import evaluate_held_out, split
 from headrecon.avatars.plan import AvatarPlan, check_room, plan_avatar
 from headrecon.avatars.protocol import Person, Progress
 from headrecon.config import as_yaml, resolve_kind
-from headrecon.errors import InputError
+from headrecon.errors import HeadReconError, InputError
 from headrecon.io.runs import Timings, check_output_folder, output_folder, write_json, write_text
 from headrecon.io.tracks import read_track, write_track
 from headrecon.io.work_folder import WorkFolder, disk_errors, work_folder
@@ -35,7 +37,7 @@ from headrecon.tracking.run import track as track_video
 from headrecon.tracking.settings import TrackConfig
 
 SCHEMA = "headrecon.avatar-run/1"
-KINDS = ("gaussian",)
+_BEGUN = "begun"
 #: Share of the work when a stage begins: tracking, footage, training, judging.
 _FOOTAGE, _TRAIN, _JUDGE = 0.1, 0.2, 0.95
 #: Files of the track that go with the avatar: the mesh to compare with, and what describes it.
@@ -79,8 +81,7 @@ def avatar(
     check_output_folder(out_dir, overwrite)
     device = pick_device(config.device)
     timings = Timings()
-    with work_folder(out_dir, _job(source, video, config)) as work:
-        work.save("begun", {"begun": np.array(1)})  # from here on there is work worth keeping
+    with work_folder(out_dir, _job(source, video, config)) as work, _kept(work):
         with timings.stage("track"):
             folder, clip = _tracked(source, video, work, config, report)
         with timings.stage("footage"):
@@ -96,6 +97,19 @@ def avatar(
         metrics = _write(out_dir, (folder, footage, plan), fitted, config, timings, overwrite, report)
         shutil.rmtree(work.path, ignore_errors=True)
     return AvatarRun(out_dir, plan, fitted, metrics)
+
+
+@contextmanager
+def _kept(work: WorkFolder) -> Iterator[None]:
+    """Keep what is finished for the next run, also of the stages that work in folders of their own in this one; of an
+    input that cannot be used nothing is."""
+    work.save(_BEGUN, {_BEGUN: np.array(1)})
+    try:
+        yield
+    except HeadReconError:
+        if all(p.stem == _BEGUN for p in work.path.rglob("*.npz")):
+            work.remove()
+        raise
 
 
 def pick_device(wanted: str) -> str:
