@@ -45,7 +45,8 @@ _FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 class VideoOptions:
     """A clip: its length, rate and size in pixels; what moves; how the person may look (`SyntheticOptions`).
 
-    noise: of the camera, in shares of white; blur_px: of its lens; both drawn up to this much. torso: whether shoulders
+    noise: of the camera, in shares of white; blur_px: of its lens; both drawn up to this much. lens_mm: 35 mm
+    equivalent of the camera, or drawn; the person stands where the head fills the picture. torso: whether shoulders
     in a shirt are below the neck.
     """
 
@@ -61,6 +62,7 @@ class VideoOptions:
     noise: float = 0.012
     blur_px: float = 0.6
     torso: bool = False
+    lens_mm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class SyntheticVideo:
         self.motion: HeadMotion = draw_motion(np.random.default_rng([seed, 10]), self.times_s, o.seconds, o.motion)
         self._model = HeadModel(assets)
         rng = np.random.default_rng([seed, 11])
-        focal = float(rng.choice(_LENSES_MM)) / math.hypot(36, 24) * math.hypot(o.size, o.size)
+        drawn = float(rng.choice(_LENSES_MM))
+        focal = (o.lens_mm or drawn) / math.hypot(36, 24) * math.hypot(o.size, o.size)
         self._distance = focal * _HEAD_M / (_FILLS * o.size)
         self._k = np.array([[focal, 0.0, o.size / 2], [0.0, focal, o.size / 2], [0.0, 0.0, 1.0]])
         self._person = self._draw_person()

@@ -15,26 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from headrecon.config import ReconstructConfig, as_dict, resolve_kind
 from headrecon.errors import InputError, NoFaceFound
-from headrecon.fitting.metric_scale import MetricKnowledge
 from headrecon.fitting.video.frame_fit import FrameFitter
-from headrecon.fitting.video.identity import ClipIdentity, fit_identity
-from headrecon.fitting.video.keyframes import choose_keyframes
-from headrecon.fitting.video.openings import Openings
+from headrecon.fitting.video.identity import ClipIdentity
 from headrecon.fitting.video.smoothing import noise_level, smooth
 from headrecon.io.runs import Timings, versions
 from headrecon.io.video_reader import VideoInfo, VideoReader
 from headrecon.io.work_folder import WorkFolder, work_folder
-from headrecon.perception.face_following import Follower, as_observation
+from headrecon.perception.face_following import Follower
 from headrecon.perception.face_landmarks import LOOKS, Look
 from headrecon.pipeline import load_engine
 from headrecon.stages import Engine
 from headrecon.structures import POSE_FIELDS, Cameras, FaceObservation, HeadParams, Licence, Track
 from headrecon.tracking.eta import frame_progress
 from headrecon.tracking.frames import FittedFrames, fit_all
+from headrecon.tracking.person import PersonFinder
 from headrecon.tracking.seen import look_at_all, seen_chunks
 from headrecon.tracking.segments import ClipFeatures, Segment, choose_segment
 from headrecon.tracking.settings import TrackConfig
@@ -178,7 +176,7 @@ class _Run:
         shot = clip.of_shot(segment.index)
         with self.timings.stage("identity"):
             self.report("finding out who it is", _IDENTITY)
-            identity, keyframes = self._identity(shot)
+            identity, keyframes = PersonFinder(self.reader, self.work, self.engine, config).find(shot)
         fitter = FrameFitter(identity.person, identity.focal_px, (info.width, info.height), identity.openings)
         with self.timings.stage("frames"):
             fitted = fit_all(
@@ -216,35 +214,6 @@ class _Run:
         pairs = [look for k in range(half) for look in (LOOKS[k], LOOKS[half + (k + half // 2) % half])]
         looks = (Look(),) if follow.looks == 1 else tuple(pairs[: follow.looks])
         return Follower(self.engine.networks, looks, follow.irises, follow.face, same_person())
-
-    def _identity(self, shot: ClipFeatures) -> tuple[ClipIdentity, list[tuple[int, FaceObservation]]]:
-        ids = choose_keyframes(shot.features, shot.presence, self.config.keyframes.count)
-        frames = [int(i) for i in shot.frames[ids]]
-        pictures = self.reader.pictures_at(frames)
-        points = self._points_at(frames)
-        faces = [self._look_closely(pictures[i], points[i]) for i in frames]
-        k = self.config.knowledge
-        knowledge = MetricKnowledge(ipd_mm=k.ipd_mm, focal_px=k.focal_px, distance_m=k.distance_m)
-        openings = Openings.of(shot.heights[np.isfinite(shot.heights).all(1)])
-        identity = fit_identity(self.engine.fitter, faces, [points[i] for i in frames], knowledge, openings)
-        return identity, list(zip(frames, faces, strict=True))
-
-    def _points_at(self, frames: list[int]) -> dict[int, np.ndarray]:
-        out = {}
-        for chunk in seen_chunks(self.work):
-            for i in np.flatnonzero(np.isin(chunk.frames, frames)):
-                out[int(chunk.frames[i])] = chunk.points[i]
-        return out
-
-    def _look_closely(self, picture: UInt8[np.ndarray, "H W 3"], points: np.ndarray) -> FaceObservation:
-        """A keyframe's face, seen as well as a photo's."""
-        from headrecon.perception.face_following import look_again
-
-        settings = self.config.keyframes
-        points = look_again(picture, points, self.engine.networks, LOOKS[: settings.looks])
-        face = as_observation(picture, points)
-        refined = self.engine.refined(face, picture) if settings.refine else None
-        return refined or face
 
     def _track(self, fitter: FrameFitter, identity: ClipIdentity, fitted: FittedFrames) -> Track:
         """Smoothed states as a track."""

@@ -34,6 +34,9 @@ class KeyframeConfig:
     count: int = setting(12, "at most this many keyframes", low=1, high=32)
     looks: int = setting(8, "how often the landmark network looks at each keyframe", low=1, high=8)
     refine: bool = setting(True, "correct the landmark network's known errors, and use what they say of the shape")
+    focal: bool = setting(
+        True, "find the focal length from skin that frames share as the head turns, if it is not given (takes seconds)"
+    )
 
 
 @dataclass(frozen=True)

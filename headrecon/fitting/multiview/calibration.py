@@ -75,6 +75,12 @@ class _Layout:
         start = len(self.shared) + index * self.per_view
         return slice(start, start + self.per_view)
 
+    def tie(self) -> Float[np.ndarray, "N M"]:
+        """From all columns but the focal lengths', and one focal length behind them, to all columns."""
+        focal = [self.view(i).stop - 1 for i in range(self.count)]
+        out = np.delete(np.eye(self.size), focal, axis=1)
+        return np.concatenate([out, np.isin(np.arange(self.size), focal)[:, None].astype(float)], axis=1)
+
     def anchor_at(self, params: Float[np.ndarray, " P"], camera: Cameras) -> Float[np.ndarray, "3"]:
         """The face's middle in camera coordinates."""
         return camera.viewmats[:3, :3] @ self.anchor.evaluate(params).mean(0) + camera.viewmats[:3, 3]
@@ -110,14 +116,60 @@ def calibrate(
         normal, right = _priors(surface, layout, stand, start, options)
         if measured:
             _hold_identity(layout, normal, right)
-        for p in points:
-            columns, jac, error = _linear(surface, layout, stand, offsets, p, options)
-            weight = (1.0 / (1.0 + (error**2).sum(1) / 4 / options.cut**2)) ** 2 / options.together
-            flat = (jac * weight[:, None, None]).reshape(-1, jac.shape[2])
-            normal[np.ix_(columns, columns)] += flat.T @ jac.reshape(flat.shape)
-            right[columns] -= flat.T @ error.reshape(-1)
+        _add_matches(surface, layout, stand, offsets, points, options, (normal, right))
         stand = _moved(layout, stand, np.linalg.solve(normal, right))
     return stand
+
+
+def calibrate_one_camera(
+    surface: Surface,
+    stand: Stand,
+    start: Stand,
+    matches: Sequence[Matches],
+    options: CalibrationOptions,
+    focal: tuple[float, float],
+) -> tuple[Stand, float]:
+    """As `calibrate`, with one focal length for all views, as a video has. Also the deviation of its logarithm.
+
+    focal: what is believed about it beforehand, pixels and deviation of the logarithm (`options.log_focal` is not
+    used). The deviation counts the matches as `options.together` says and nothing of what the model cannot show.
+    """
+    layout = _Layout(surface, len(stand.params))
+    offsets = np.zeros((surface.assets.num_vertices, 3))
+    options = replace(options, log_focal=np.inf)
+    points = [_Points.of(surface, stand, offsets, m, options) for m in matches]
+    tie = layout.tie()
+    sigma = focal[1]
+    for _ in range(options.steps):
+        normal, right = _priors(surface, layout, stand, start, options)
+        _add_matches(surface, layout, stand, offsets, points, options, (normal, right))
+        normal, right = tie.T @ normal @ tie, tie.T @ right
+        normal[-1, -1] += 1 / focal[1] ** 2
+        right[-1] += np.log(focal[0] / stand.cameras[0].Ks[0, 0]) / focal[1] ** 2
+        sigma = float(np.sqrt(np.linalg.inv(normal)[-1, -1]))
+        stand = _moved(layout, stand, tie @ np.linalg.solve(normal, right))
+    return stand, sigma
+
+
+def _add_matches(
+    surface: Surface,
+    layout: _Layout,
+    stand: Stand,
+    offsets: Float[np.ndarray, "V 3"],
+    points: Sequence[_Points],
+    options: CalibrationOptions,
+    equations: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Add what the matches say to a normal matrix and its right side."""
+    normal, right = equations
+    posed = [surface.posed(x, offsets) for x in stand.params]
+    shown = [(vertices, surface.normals(vertices)) for vertices in posed]
+    for p in points:
+        columns, jac, error = _linear(surface, layout, stand, shown, p, options)
+        weight = (1.0 / (1.0 + (error**2).sum(1) / 4 / options.cut**2)) ** 2 / options.together
+        flat = (jac * weight[:, None, None]).reshape(-1, jac.shape[2])
+        normal[np.ix_(columns, columns)] += flat.T @ jac.reshape(flat.shape)
+        right[columns] -= flat.T @ error.reshape(-1)
 
 
 def _hold_identity(layout: _Layout, normal: Float[np.ndarray, "K K"], right: Float[np.ndarray, " K"]) -> None:
@@ -267,16 +319,21 @@ class _Points:
 
 
 def _linear(
-    surface: Surface, layout: _Layout, stand: Stand, offsets: np.ndarray, p: _Points, o: CalibrationOptions
+    surface: Surface,
+    layout: _Layout,
+    stand: Stand,
+    shown: list[tuple[np.ndarray, np.ndarray]],
+    p: _Points,
+    o: CalibrationOptions,
 ) -> tuple[Int[np.ndarray, " K"], Float[np.ndarray, "N 4 K"], Float[np.ndarray, "N 4"]]:
-    """Whitened rows of one pair's matches, two for each photo."""
+    """Whitened rows of one pair's matches, two for each photo. shown: vertices and normals of each view's head."""
     count, shared, each = len(p.corners), len(layout.shared), layout.per_view
     jac, error = np.zeros((count, 4, shared + 2 * each)), np.zeros((count, 4))
     places, normals = [], []
     for k, index in enumerate(p.views):
         x = stand.params[index]
-        posed = surface.posed(x, offsets)
-        points = np.einsum("nk,nkd->nd", p.barycentrics, posed[p.corners])
+        vertices, vertex_normals = shown[index]
+        points = np.einsum("nk,nkd->nd", p.barycentrics, vertices[p.corners])
         # Offsets turn with the head; that they turn by a step more is of second order.
         pixels, rows = _projected(layout, points, p.model.jacobian(x)[1], stand, index)
         mine = slice(2 * k, 2 * k + 2)
@@ -284,7 +341,7 @@ def _linear(
         jac[:, mine, shared + k * each : shared + (k + 1) * each] = rows[:, :, shared:]
         error[:, mine] = pixels - p.pixels[k]
         places.append(_by_point(points, stand.cameras[index])[0])
-        n = np.einsum("nk,nkd->nd", p.barycentrics, surface.normals(posed)[p.corners])
+        n = np.einsum("nk,nkd->nd", p.barycentrics, vertex_normals[p.corners])
         normals.append(n / np.maximum(np.linalg.norm(n, axis=1, keepdims=True), 1e-9))
     covariance = _slack(places, normals[0], (stand.params[p.views[0]], stand.params[p.views[1]]), surface, o)
     covariance[:, 2:, 2:] += p.covariance

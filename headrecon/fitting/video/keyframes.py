@@ -25,6 +25,11 @@ _MOUTH_CORNERS = (61, 291)
 #: Detectors' points bend beyond this turn; such frames are left to tracking.
 _LARGEST_YAW = 1.0
 _LEAST_PRESENCE = 0.9
+#: Columns of the pose and of the face in `SCALES`; one step of a turn that shows the lens (yaw, pitch, roll in radians,
+#: log size); the turn beyond which too little skin is shared.
+_POSE, _FACE = [0, 1, 2, 7], [3, 4, 5, 6]
+_TURN_SCALES = np.array([0.05, 0.05, 0.3, 0.1])
+_LARGEST_TURN = 0.75
 
 
 def describe(marks: Float[np.ndarray, "T 478 3"]) -> Float[np.ndarray, "T 8"]:
@@ -77,6 +82,35 @@ def choose_keyframes(
             break
         chosen.append(best)
         nearest = np.minimum(nearest, np.linalg.norm(rows - rows[best], axis=1))
+    return np.sort(ids[chosen])
+
+
+def choose_turns(
+    features: Float[np.ndarray, "T 8"], presence: Float[np.ndarray, " T"], count: int
+) -> Int[np.ndarray, " K"]:
+    """Up to `count` frames that differ in how the head is turned and alike in what the face does, in their order.
+
+    They show the lens (`skin_focal`). Like `choose_keyframes` otherwise; empty when nobody was seen well.
+    """
+    turned = np.abs(np.nan_to_num(features[:, 0], nan=np.inf)) * SCALES[0]
+    seen = np.isfinite(features).all(1) & (presence > _LEAST_PRESENCE) & (turned < _LARGEST_TURN)
+    ids = np.flatnonzero(seen)
+    if not len(ids):
+        return ids
+    rows = features[ids]
+    pose = rows[:, _POSE] * SCALES[_POSE] / _TURN_SCALES
+    face = np.linalg.norm(rows[:, _FACE] - np.median(rows[:, _FACE], axis=0), axis=1)
+    # A face that moves is not rigid, and one that moves fast is not sharp.
+    cost = 0.5 * face + _SPEED_WEIGHT * _speed(features)[ids]
+    middle = np.linalg.norm(pose - np.median(pose, axis=0), axis=1)
+    chosen = [int(np.argmin(0.3 * middle + cost))]
+    nearest = np.linalg.norm(pose - pose[chosen[0]], axis=1)
+    while len(chosen) < min(count, len(ids)):
+        best = int(np.argmax(nearest - cost))
+        if nearest[best] < _LEAST_STEP:
+            break
+        chosen.append(best)
+        nearest = np.minimum(nearest, np.linalg.norm(pose - pose[best], axis=1))
     return np.sort(ids[chosen])
 
 

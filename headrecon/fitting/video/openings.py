@@ -27,6 +27,9 @@ _STILL_SHUT = 0.1
 #: How low this person's lids are read when shut: the lowest hundredth of the frames, of a clip with so many frames, if
 #: both eyes then are below this share of open ones. Some faces' lids are never read as low as `SHUT_LIDS`.
 _SHUT_PERCENTILE, _LEAST_FRAMES, _BLINK_SHARE = 1.0, 60, 0.6
+#: A blink takes up to 0.3 s: lids that are open no longer than so many seconds before and after a frame, and in it
+#: below such a share of that, are shut in a blink even if they are read so high.
+_BLINK_S, _QUICK_SHARE = 0.25, 0.72
 #: Where a person's open eyes are read: the share of frames that are less open.
 OPEN_PERCENTILE = 75.0
 #: A clip in which nobody opens the eyes further than this says nothing about open eyes.
@@ -45,13 +48,16 @@ class Openings:
     shut_lids: Float[np.ndarray, "6"] = field(default_factory=lambda: np.full(_LIDS, SHUT_LIDS))
 
     @staticmethod
-    def of(heights: Float[np.ndarray, "T 11"]) -> Openings:
-        """From the heights (`opening_heights`) of many frames."""
+    def of(heights: Float[np.ndarray, "T 11"], times_s: Float[np.ndarray, " T"] | None = None) -> Openings:
+        """From the heights (`opening_heights`) of many frames; their times (seconds) tell quick blinks too."""
         lids = heights[:, :_LIDS]
         opened = np.maximum(np.percentile(lids, OPEN_PERCENTILE, axis=0), _LEAST_OPEN)
         lowest = np.percentile(lids, _SHUT_PERCENTILE, axis=0)
-        blinked = len(lids) >= _LEAST_FRAMES and bool((lowest < _BLINK_SHARE * opened).all())
-        shut = np.clip(lowest, SHUT_LIDS, _BLINK_SHARE * opened) if blinked else np.full(_LIDS, SHUT_LIDS)
+        limit = _BLINK_SHARE
+        if times_s is not None and has_blink(lids, times_s):
+            limit = _QUICK_SHARE
+        blinked = len(lids) >= _LEAST_FRAMES and bool((lowest < limit * opened).all())
+        shut = np.clip(lowest, SHUT_LIDS, limit * opened) if blinked else np.full(_LIDS, SHUT_LIDS)
         return Openings(opened, shut)
 
     def targets(self, heights: Float[np.ndarray, "11"], person: PersonalHead) -> Float[np.ndarray, "11"]:
@@ -66,6 +72,21 @@ class Openings:
                 person.gaps_m[_LIDS:] + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
             ]
         )
+
+
+def has_blink(lids: Float[np.ndarray, "T 6"], times_s: Float[np.ndarray, " T"]) -> bool:
+    """Whether both eyes' lids somewhere fall and rise again as quickly as only blinks do. O(T).
+
+    Lids follow a gaze that goes down as well, but it stays there; half a second later they are not open again.
+    """
+    eyes = np.stack([lids[:, :3].mean(1), lids[:, 3:].mean(1)], axis=1)
+    first = np.searchsorted(times_s, times_s - _BLINK_S)
+    last = np.searchsorted(times_s, times_s + _BLINK_S, side="right")
+    for i in range(1, len(eyes) - 1):
+        around = np.minimum(eyes[first[i] : i + 1].max(0), eyes[i : last[i]].max(0))
+        if (eyes[i] < _QUICK_SHARE * around).all():
+            return True
+    return False
 
 
 def opening_heights(marks: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "11"]:
