@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from headrecon.cli import main
 from headrecon.config import ReconstructConfig, resolve_kind
 from headrecon.errors import InputError, NoFaceFound
 from headrecon.io.tracks import read_track
+from headrecon.io.video_reader import VideoReader
 from headrecon.io.work_folder import work_path
 from headrecon.pipeline import load_engine
 from headrecon.stages import Engine
 from headrecon.structures import Track
 from headrecon.tracking import seen
+from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.run import track, tracked
 from headrecon.tracking.settings import TrackConfig
 from tests.tracking.clips import SIDE, stripes, views, write_clip
@@ -67,12 +71,12 @@ def test_the_head_moves_as_the_camera_did(astronaut_image, engine, tmp_path):
     i = np.arange(24)
     side = 250 + 12 * np.sin(0.3 * i)
     depth = -made.params.transl[:, 2]
-    # distance goes with the size of the cut-out
-    assert np.corrcoef(depth, side)[0, 1] > 0.98
-    assert np.ptp(depth / side) / np.mean(depth / side) < 0.02
+    # distance goes with the size of the cut-out, up to a perspective that does not change as it would before a camera
+    assert np.corrcoef(depth, side)[0, 1] > 0.96
+    assert np.ptp(depth / side) / np.mean(depth / side) < 0.03
     pixels = made.params.transl[:, 0] / depth * made.cameras.Ks[:, 0, 0] + SIDE / 2
     in_portrait = pixels / SIDE * side + 95 + 10 * np.sin(0.25 * i)
-    assert np.std(in_portrait) < 1.0  # pixels of the portrait, where the head stands still; the shift is 20
+    assert np.std(in_portrait) < 1.3  # pixels of the portrait, where the head stands still; the shift is 20
     assert np.std(made.params.expression, axis=0).max() < 0.15  # 45 pixels between the eyes
     # A crop that moves is not a camera that turns: its perspective stays, which looks like a turn of a degree or two.
     assert np.degrees(np.std(made.params.global_orient, axis=0)).max() < 2.0
@@ -193,6 +197,95 @@ def test_what_is_no_video_is_refused(content, said, tmp_path, capsys):
     assert main(["track", str(tmp_path / "c.mp4"), "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_a_file_that_ends_too_early_gives_what_decodes(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 20))
+    clip.write_bytes(clip.read_bytes()[: round(0.85 * clip.stat().st_size)])
+    made, warnings = followed(clip, tmp_path / "out", engine)
+    assert 4 <= len(made) < 20
+    assert (made.confidence > 0.8).all()
+    assert any("the file ends too early" in w for w in warnings)
+
+
+def test_frames_for_trainers(astronaut_image, engine, tmp_path):
+    """Frames, masks and cameras as nerfstudio's parser reads them: its keys, paths that exist, OpenGL's axes."""
+    shown = views(astronaut_image, 7)
+    shown[4] = np.full_like(shown[4], 90)  # nobody is seen
+    clip = write_clip(tmp_path / "c.mp4", shown)
+    config = replace(QUIET, output=replace(QUIET.output, frames=True))
+    made = track(clip, tmp_path / "out", config, engine=engine)
+    out = tmp_path / "out"
+    meta = json.loads((out / "transforms.json").read_text())
+    assert (meta["w"], meta["h"]) == (SIDE, SIDE)
+    assert meta["camera_model"] == "OPENCV"
+    keys = ("fl_x", "fl_y", "cx", "cy")
+    assert np.allclose([meta[k] for k in keys], made.cameras.Ks[0][[0, 1, 0, 1], [0, 1, 2, 2]])
+    assert [f["timestep_index"] for f in meta["frames"]] == list(range(7))
+    assert np.allclose([f["time"] for f in meta["frames"]], made.timestamps_s)
+    decoded = [f.image_srgb for f in VideoReader(clip).frames()]
+    heads = MovingHead.of(engine.assets, made)
+    for place, frame in enumerate(meta["frames"]):
+        with Image.open(out / frame["file_path"]) as picture, Image.open(out / frame["mask_path"]) as mask:
+            assert np.array_equal(np.asarray(picture), decoded[place])
+            opacity = np.asarray(mask)
+        assert opacity.shape == (SIDE, SIDE)
+        to_world = np.array(frame["transform_matrix"])
+        assert to_world.shape == (4, 4)
+        assert np.linalg.det(to_world[:3, :3]) == pytest.approx(1.0)
+        # The camera looks along its own -z (OpenGL): the head is before it, where the mask is opaque.
+        middle = np.linalg.inv(to_world) @ np.append(heads.vertices(place).mean(0), 1.0)
+        assert middle[2] < 0
+        x = meta["cx"] + meta["fl_x"] * middle[0] / -middle[2]
+        y = meta["cy"] - meta["fl_y"] * middle[1] / -middle[2]
+        if made.confidence[place] > 0:
+            assert opacity[int(y), int(x)] > 200
+            assert 0.1 < (opacity > 127).mean() < 0.95
+        else:
+            assert not opacity.any()
+    assert (made.confidence == 0).sum() == 1
+
+
+def test_a_full_disk_while_writing_leaves_no_half_folder(astronaut_image, engine, tmp_path, monkeypatch):
+    """The track is done, its files do not fit: nothing half-written, and the second run only writes."""
+    import errno
+
+    import headrecon.tracking.outputs as outputs_module
+
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 5))
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs_module, "write_glb", full)
+        with pytest.raises(InputError, match=r"the disk is full.*run the same command again"):
+            track(clip, tmp_path / "out", QUIET, engine=engine)
+    assert not (tmp_path / "out").exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.working", "c.mp4"]
+
+    def never(*args, **kwargs):
+        raise AssertionError("what was finished is looked at again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(seen, "follow", never)
+        track(clip, tmp_path / "out", QUIET, engine=engine)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.mp4", "out"]
+
+
+def test_hours_of_video_say_when_they_will_be_done(monkeypatch):
+    """Five hours at 30 a second: said twenty times, with the time that is left, however many frames there are."""
+    from headrecon.tracking import eta
+
+    now, said = [0.0], []
+    monkeypatch.setattr(eta.time, "monotonic", lambda: now[0])
+    tell = eta.frame_progress("following the face", (0.0, 1.0), 540_000, lambda text, share: said.append((text, share)))
+    for done in range(1, 540_001, 100):
+        now[0] = done / 25.0
+        tell(done)
+    assert 19 <= len(said) <= 21
+    assert "5 h 42 min left at 25 a second" in said[1][0]
+    assert all(a[1] <= b[1] for a, b in pairwise(said))
 
 
 def test_a_full_disk_is_told_and_the_run_goes_on_later(astronaut_image, engine, tmp_path, monkeypatch):
