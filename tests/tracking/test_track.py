@@ -18,11 +18,11 @@ from headrecon.errors import InputError, NoFaceFound
 from headrecon.io.tracks import read_track
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.work_folder import work_path
+from headrecon.models.moving_head import MovingHead
 from headrecon.pipeline import load_engine
 from headrecon.stages import Engine
 from headrecon.structures import Track
 from headrecon.tracking import seen
-from headrecon.tracking.moving_head import MovingHead
 from headrecon.tracking.run import track, tracked
 from headrecon.tracking.settings import TrackConfig
 from tests.tracking.clips import SIDE, stripes, views, write_clip
@@ -108,7 +108,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_result(killed_at, astronaut_i
     with monkeypatch.context() as patch:
         patch.setattr(seen, "follow", dying)
         if killed_at in ("identity", "frames"):
-            patch.setattr(run_module, {"identity": "fit_identity", "frames": "smooth"}[killed_at], dead)
+            patch.setattr(run_module, {"identity": "PersonFinder", "frames": "smooth"}[killed_at], dead)
         with pytest.raises(Killed):
             followed(clip, tmp_path / "out", engine)
     assert work_path(tmp_path / "out").is_dir() or killed_at == 3  # nothing was finished yet
