@@ -160,7 +160,7 @@ def _facts(result: TrackResult) -> dict[str, Any]:
         "frames": f"{len(track)} in {seconds:.2f} s, {result.video.width} x {result.video.height} px",
         "nobody seen in": f"{int((track.confidence == 0).sum())} frames",
         "mean confidence": f"{float(track.confidence.mean()):.3f}",
-        "focal length": f"{result.identity.focal_px:.0f} px",
+        "focal length": "{0.value:.0f} ± {0.sigma:.0f} px".format(fit.view_figures[0]["focal_px"]),
         "between the pupils": "" if ipd is None else str(ipd),
         "keyframes": ", ".join(str(i) for i, _ in result.keyframes),
     }

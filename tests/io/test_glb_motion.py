@@ -40,6 +40,8 @@ def test_channels_hold_the_motion():
     assert set(by_path) == {(0, "weights"), (1, "rotation"), (1, "translation")}  # joints at rest have no channel
     times = values(gltf, by_path[(0, "weights")].input, 1)[:, 0]
     assert np.allclose(times, np.arange(4) / 30, atol=1e-6)  # a clip starts at 0
+    clock = gltf.accessors[by_path[(0, "weights")].input]
+    assert (clock.min, clock.max) == ([0.0], [float(np.float32(3 / 30))])  # lists, as readers insist on for times
     weights = values(gltf, by_path[(0, "weights")].output, 1)
     assert np.allclose(weights[:, 0], moving.expression.reshape(-1), atol=1e-6)
     place = values(gltf, by_path[(1, "translation")].output, 3)

@@ -67,8 +67,9 @@ class GltfBuffer:
 
         fields.setdefault("byteOffset", None)  # allowed only beside a buffer view
         if bounds:
-            fields["min"] = array.min(axis=0).astype(float).tolist()
-            fields["max"] = array.max(axis=0).astype(float).tolist()
+            # One number per component: of scalars a list of one (glTF 2.0, section 5.1.6).
+            fields["min"] = np.atleast_1d(array.min(axis=0)).astype(float).tolist()
+            fields["max"] = np.atleast_1d(array.max(axis=0)).astype(float).tolist()
         self.accessors.append(
             Accessor(componentType=_COMPONENT[array.dtype], count=len(array), type=_SHAPE[array.shape[1:]], **fields)
         )
