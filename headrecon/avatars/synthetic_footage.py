@@ -18,8 +18,9 @@ from headrecon.structures import Cameras, HeadAssets
 
 #: Degrees to the person's left, then up, of the cameras that judge novel views.
 VIEWS: tuple[tuple[float, float], ...] = (
-    (-60, 0), (-45, 0), (-30, 0), (-15, 0), (15, 0), (30, 0), (45, 0), (60, 0), (0, 20), (0, -20), (30, 20), (-30, 20),
-)  # fmt: skip
+    *((float(yaw), 0.0) for yaw in (-60, -45, -30, -15, 15, 30, 45, 60)),
+    *((float(yaw), float(pitch)) for yaw, pitch in ((0, 20), (0, -20), (30, 20), (-30, 20))),
+)
 _VERSION = 1
 
 
