@@ -24,7 +24,8 @@ from headrecon.avatars.footage_source import open_source
 from headrecon.avatars.gaussian.files import write_gaussian_avatar
 from headrecon.avatars.gaussian.fit import Fitted, Task, fit_gaussian
 from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
-from headrecon.avatars.held_out import evaluate_held_out, split
+from headrecon.avatars.held_out import Drawable, evaluate_held_out, split
+from headrecon.avatars.mesh_baseline import fit_mesh
 from headrecon.avatars.plan import AvatarPlan, check_room, plan_avatar
 from headrecon.avatars.protocol import Person, Progress
 from headrecon.config import as_yaml, resolve_kind
@@ -214,11 +215,17 @@ def _write(
 
 
 def _judge(footage: Footage, fitted: Fitted, staging: Path, report: Progress) -> dict[str, Any]:
-    """Figures of held-out frames with the aligned track, as peers have them, and with the track as it came."""
-    as_tracked = evaluate_held_out(fitted.avatar, footage, fitted.test, staging, _part(report, 0.0, 0.4))
+    """Figures of held-out frames with the aligned track, as peers have them, and with the track as it came.
+
+    A textured mesh driven by the same tracks is judged beside the avatar.
+    """
     aligned = replace(footage, track=fitted.track)
-    found = evaluate_held_out(fitted.avatar, aligned, fitted.test, staging, _part(report, 0.4, 1.0))
-    found["mean"]["pred_as_tracked"] = as_tracked["mean"]["pred"]
+    beside: dict[str, Drawable] = {
+        "mesh": fit_mesh(aligned, fitted.train, fitted.avatar.person, progress=_part(report, 0.0, 0.2))
+    }
+    as_tracked = evaluate_held_out(fitted.avatar, footage, fitted.test, staging, _part(report, 0.2, 0.6), beside)
+    found = evaluate_held_out(fitted.avatar, aligned, fitted.test, staging, _part(report, 0.6, 1.0), beside)
+    found["mean"] |= {f"{name}_as_tracked": means for name, means in as_tracked["mean"].items()}
     found["track"] = "aligned to the held-out pictures with the avatar held still; pred_as_tracked: as it came"
     write_json(staging / "metrics.json", found, digits=6)
     return found

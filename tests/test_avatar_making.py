@@ -35,7 +35,8 @@ def test_a_video_becomes_an_avatar(clip: Path, tmp_path: Path, capsys: pytest.Ca
         ["avatar", str(clip), "--out", str(out), "--test-fraction", "0.1", "--set", "track_preset=draft", *QUICK]
     )
     assert code == 0, capsys.readouterr().err
-    assert "held out" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "held out" in printed
     assert [p.name for p in tmp_path.iterdir()] == ["avatar"]  # the working folder is gone
     assert sorted(p.name for p in out.iterdir()) == [
         "avatar.json", "avatar.safetensors", "config.yaml", "head.glb", "metrics.json", "run.json", "test",
@@ -46,7 +47,13 @@ def test_a_video_becomes_an_avatar(clip: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(list((out / "test").glob("pred_*.png"))) == len(list((out / "test").glob("gt_*.png"))) == 4
     metrics = json.loads((out / "metrics.json").read_text())["mean"]
     # 150 steps at 64 pixels: far from good, far from an empty picture (6 dB).
-    assert metrics["pred"]["psnr"]["frame"] > 15 and set(metrics) == {"pred", "pred_as_tracked"}
+    assert metrics["mesh"]["psnr"]["frame"] > 15 and "mesh as tracked" in printed
+    assert metrics["pred"]["psnr"]["frame"] > 15 and set(metrics) == {
+        "pred",
+        "pred_as_tracked",
+        "mesh",
+        "mesh_as_tracked",
+    }
     assert len(read_track(out / "track.npz")) == 40
     assert main(["avatar", str(clip), "--out", str(out), *QUICK]) == 2
     assert "--overwrite" in capsys.readouterr().err

@@ -88,8 +88,8 @@ def describe_run(page: dict[str, Any]) -> str:
             for figure, values in means.items()
             if "frame" in values
         )
-        lines.append(f"{_WHAT.get(name, name):11} {figures}")
+        lines.append(f"{_WHAT.get(name, name):15} {figures}")
     return "\n".join(lines)
 
 
-_WHAT = {"pred": "held out", "pred_as_tracked": "as tracked"}
+_WHAT = {"pred": "held out", "pred_as_tracked": "as tracked", "mesh": "a mesh", "mesh_as_tracked": "mesh as tracked"}
