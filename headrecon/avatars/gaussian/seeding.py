@@ -29,11 +29,11 @@ _PART_DENSITY = {
 }
 _REGION_DENSITY = {"face": 1.6, "lips": 2.5, "nose": 1.3, "brows": 1.8, "neck": 0.8, "ears": 0.7}
 #: What the footage never shows needs less; it is there so that the head has a back.
-_UNSEEN_DENSITY = 0.45
+_UNSEEN_DENSITY = 0.6
 #: Share of the Gaussians of the scalp that begin up to so far above it (metres): hair that stands off.
 _LOOSE_SHARE, _LOOSE_M = 0.3, 0.015
 #: Standard deviations: over the surface in shares of the mean distance between neighbours, and across it.
-_SPREAD, _UNSEEN_SPREAD, _FLATNESS = 0.55, 0.8, 0.25
+_SPREAD, _UNSEEN_SPREAD, _FLATNESS = 0.55, 0.65, 0.25
 #: Opacity to begin with, before the sigmoid: where something is seen, and where nothing is.
 _SEEN_LOGIT, _UNSEEN_LOGIT = 0.5, 5.0
 #: Limits of the distance between neighbours, metres.
