@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from headrecon.avatar_export import export
     from headrecon.avatar_making import avatar
     from headrecon.avatars.files import load_avatar
     from headrecon.batch import reconstruct_batch
@@ -42,6 +43,7 @@ _HOMES: dict[str, tuple[str, str]] = {
     "drive": ("headrecon.driving.clip", "drive"),
     "evaluate_mesh": ("headrecon.evaluation.scan_to_mesh", "evaluate_mesh"),
     "evaluate_mesh_files": ("headrecon.evaluation.mesh_files", "evaluate_mesh_files"),
+    "export": ("headrecon.avatar_export", "export"),
     "load_avatar": ("headrecon.avatars.files", "load_avatar"),
     "load_head": ("headrecon.models.store", "load_head"),
     "reconstruct": ("headrecon.pipeline", "reconstruct"),
@@ -52,7 +54,7 @@ _HOMES: dict[str, tuple[str, str]] = {
 
 __all__ = [
     "Cameras", "HeadAssets", "HeadParams", "HeadReconError", "Licence", "Mesh", "ReconstructConfig", "Reconstruction",
-    "avatar", "drive", "evaluate_mesh", "evaluate_mesh_files", "load_avatar", "load_head", "reconstruct",
+    "avatar", "drive", "evaluate_mesh", "evaluate_mesh_files", "export", "load_avatar", "load_head", "reconstruct",
     "reconstruct_batch", "resolve_config", "track",
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ from headrecon.cli import (
     doctor,
     drive,
     evaluate,
+    export,
     licences,
     models,
     reconstruct,
@@ -29,7 +30,7 @@ from headrecon.cli import (
 )
 from headrecon.errors import HeadReconError
 
-COMMANDS = (reconstruct, track, avatar, drive, view, render, evaluate, models, licences, doctor, bench)
+COMMANDS = (reconstruct, track, avatar, drive, view, render, export, evaluate, models, licences, doctor, bench)
 
 
 class _Parser(argparse.ArgumentParser):

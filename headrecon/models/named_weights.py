@@ -14,18 +14,17 @@ from headrecon.errors import InputError
 def read_weights(text: str, names: Sequence[str]) -> Float[np.ndarray, " Ne"]:
     """Weights in the order of `names`; what is not named is 0. An empty text is the calm face.
 
-    Raises InputError for an unknown name (with the nearest one), a value that is no number, or one outside 0..1.
+    A name without its side means both: `eyeBlink=1` is `eyeBlinkLeft=1,eyeBlinkRight=1`. Raises InputError for an
+    unknown name (with the nearest ones), a value that is no number, or one outside 0..1.
     """
-    out = np.zeros(len(names))
+    out, order = np.zeros(len(names)), list(names)
     for part in filter(None, (p.strip() for p in text.split(","))):
         name, _, value = (s.strip() for s in part.partition("="))
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
+        meant = [n for n in ((name,) if name in names else _sides(name)) if n in names]
+        if not meant:
             raise InputError(
-                f"no expression is named {name!r}"
-                + (f"; did you mean {near[0]}?" if near else "")
-                + " (the head model "
-                f"has {len(names)}, such as {', '.join(list(names)[:3])})"
+                f"no expression is named {name!r}" + _near(name, order) + f" (the head model has {len(names)}, such as "
+                f"{', '.join(order[:3])})"
             )
         try:
             weight = float(value)
@@ -33,5 +32,21 @@ def read_weights(text: str, names: Sequence[str]) -> Float[np.ndarray, " Ne"]:
             raise InputError(f"expression {part!r}: expected NAME=WEIGHT such as jawOpen=0.6") from None
         if not 0 <= weight <= 1:
             raise InputError(f"expression {name}: weights go from 0 to 1, found {value}")
-        out[list(names).index(name)] = weight
+        for one in meant:
+            out[order.index(one)] = weight
     return out
+
+
+def _sides(name: str) -> tuple[str, ...]:
+    """The expressions of both halves of the face. Jaw and mouth have no halves: they move to the left or the right."""
+    return () if name in ("jaw", "mouth", "") else (f"{name}Left", f"{name}Right")
+
+
+def _near(name: str, names: list[str]) -> str:
+    """What was probably meant: spelt alike, or with the same word in it (`smile`)."""
+    low = {n.lower(): n for n in names}
+    found = [low[n] for n in difflib.get_close_matches(name.lower(), list(low), n=3, cutoff=0.6)]
+    found += [n for n in names if len(name) > 2 and name.lower() in n.lower()]
+    found = list(dict.fromkeys(found))[:4]
+    found = found or [low[n] for n in difflib.get_close_matches(name.lower(), list(low), n=1, cutoff=0.4)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""

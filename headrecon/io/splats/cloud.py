@@ -63,6 +63,13 @@ class SplatCloud:
         """Some of them, in that order."""
         return SplatCloud(*(getattr(self, f.name)[ids] for f in fields(self)))
 
+    def moved(self, rotation: Float[np.ndarray, "3 3"], shift: Float[np.ndarray, "3"]) -> SplatCloud:
+        """Turned, then shifted (metres): places, axes and what depends on the direction of view."""
+        means = self.means.astype(np.float64) @ rotation.T + shift
+        quats = _times(_quat_of(rotation), self.quats_wxyz)
+        sh = harmonics_turned(self.sh, rotation)
+        return SplatCloud(means.astype(np.float32), quats, self.scales, self.opacities, sh)
+
     def turned(self, axes: str) -> SplatCloud:
         """From memory's axes to a file's, or back: each turn is its own inverse. Raises InputError for unknown axes."""
         if axes not in AXES:
@@ -182,3 +189,44 @@ def read_whole(path: str | Path) -> bytes:
     if not data:
         raise InputError(f"{path} is empty (0 bytes); expected a file of splats")
     return data
+
+
+def harmonics_turned(sh: Float[np.ndarray, "N K 3"], rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "N K 3"]:
+    """Coefficients of the same colours after the Gaussians were turned: c'(d) = c(rotation^T d), which is exact."""
+    if sh.shape[1] == 1:
+        return sh
+    degree = HARMONICS.index(sh.shape[1])
+    directions = _spread(4 * sh.shape[1])
+    after, before = (evaluate_harmonics(d, degree) for d in (directions, directions @ rotation))
+    matrix = np.linalg.lstsq(after, before, rcond=None)[0]
+    return np.einsum("jk,nkc->njc", matrix, sh.astype(np.float64)).astype(np.float32)
+
+
+def _spread(count: int) -> Float[np.ndarray, "n 3"]:
+    """Unit vectors all round (a Fibonacci lattice)."""
+    i = np.arange(count) + 0.5
+    z, angle = 1 - 2 * i / count, np.pi * (1 + np.sqrt(5)) * i
+    ring = np.sqrt(1 - z * z)
+    return np.stack([ring * np.cos(angle), ring * np.sin(angle), z], axis=1)
+
+
+def _quat_of(rotation: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "4"]:
+    """w, x, y, z: the axis of largest eigenvalue of Bar-Itzhack's symmetric matrix (2000), safe for every angle."""
+    r = rotation
+    k = np.array(
+        [
+            [r[0, 0] - r[1, 1] - r[2, 2], r[1, 0] + r[0, 1], r[2, 0] + r[0, 2], r[2, 1] - r[1, 2]],
+            [0, r[1, 1] - r[0, 0] - r[2, 2], r[2, 1] + r[1, 2], r[0, 2] - r[2, 0]],
+            [0, 0, r[2, 2] - r[0, 0] - r[1, 1], r[1, 0] - r[0, 1]],
+            [0, 0, 0, r[0, 0] + r[1, 1] + r[2, 2]],
+        ]
+    )
+    vectors = np.linalg.eigh(k + np.triu(k, 1).T)[1]
+    return vectors[[3, 0, 1, 2], 3]
+
+
+def _times(one: Float[np.ndarray, "4"], many: Float[np.ndarray, "N 4"]) -> Float[np.ndarray, "N 4"]:
+    """One rotation after each of many."""
+    w, x, y, z = one
+    matrix = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+    return (many.astype(np.float64) @ matrix.T).astype(np.float32)
