@@ -7,6 +7,7 @@ is finished waits beside the output folder, so that a killed run goes on where i
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from headrecon.avatars.footage_build import FootageOptions, build_footage
 from headrecon.avatars.footage_source import open_source
 from headrecon.avatars.gaussian.files import write_gaussian_avatar
 from headrecon.avatars.gaussian.fit import Fitted, Task, fit_gaussian
+from headrecon.avatars.gaussian.lens import relensed_track
 from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.avatars.held_out import Drawable, evaluate_held_out, split
 from headrecon.avatars.mesh_baseline import fit_mesh
@@ -95,7 +97,7 @@ def avatar(
         check_room(plan)
         report(plan.sentence(), _TRAIN)
         fitted = _fit(footage, folder, work, config, device, timings, report)
-        metrics = _write(out_dir, (folder, footage, plan), fitted, config, timings, overwrite, report)
+        metrics = _write(out_dir, (folder, plan), fitted, config, timings, overwrite, report)
         shutil.rmtree(work.path, ignore_errors=True)
     return AvatarRun(out_dir, plan, fitted, metrics)
 
@@ -171,8 +173,17 @@ def _fit(
     head = load_saved_head(folder)
     train, test = split(footage, config.footage.test_fraction)
     with disk_errors(work.path), timings.stage("training"):
-        task = Task(footage, person_of(head), train, test, head.texture, work.path)
+        task = Task(footage, person_of(head), train, test, head.texture, work.path, focal_known(folder))
         return fit_gaussian(task, config, device, _part(report, _TRAIN, _JUDGE))
+
+
+def focal_known(folder: Path) -> bool:
+    """Whether the track was told its focal length (`--focal-px`), as its page says."""
+    try:
+        page = json.loads((folder / "track.json").read_text(encoding="utf-8"))
+        return page["config"]["knowledge"]["focal_px"] is not None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def person_of(head: SavedHead) -> Person:
@@ -183,21 +194,22 @@ def person_of(head: SavedHead) -> Person:
 
 def _write(
     out_dir: Path,
-    made_from: tuple[Path, Footage, AvatarPlan],
+    made_from: tuple[Path, AvatarPlan],
     fitted: Fitted,
     config: GaussianAvatarConfig,
     timings: Timings,
     overwrite: bool,
     report: Progress,
 ) -> dict[str, Any] | None:
-    folder, footage, plan = made_from
+    folder, plan = made_from
     metrics = None
     with disk_errors(out_dir.parent), output_folder(out_dir, overwrite) as staging:
         write_gaussian_avatar(staging, fitted.avatar)
         if len(fitted.test):
             with timings.stage("judging"):
-                metrics = _judge(footage, fitted, staging, _part(report, _JUDGE, 1.0))
-        write_track(staging / "track.npz", replace(fitted.track, cameras=read_track(folder / "track.npz").cameras))
+                metrics = _judge(fitted, staging, _part(report, _JUDGE, 1.0))
+        whole = relensed_track(read_track(folder / "track.npz"), np.zeros(3), fitted.lens).cameras
+        write_track(staging / "track.npz", replace(fitted.track, cameras=whole))
         for name in _HEAD_FILES:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, staging / name)
@@ -205,7 +217,8 @@ def _write(
         run = {
             "schema": SCHEMA,
             "plan": plan.sentence(),
-            "frames": {"learned": len(fitted.train), "held_out": len(fitted.test), "all": len(footage)},
+            "frames": {"learned": len(fitted.train), "held_out": len(fitted.test), "all": len(fitted.track)},
+            "lens_factor": fitted.lens,
             "losses": [float(x) for x in fitted.losses],
             "timings_s": timings.as_dict(),
             "metrics": None if metrics is None else metrics["mean"],
@@ -214,11 +227,12 @@ def _write(
     return metrics
 
 
-def _judge(footage: Footage, fitted: Fitted, staging: Path, report: Progress) -> dict[str, Any]:
+def _judge(fitted: Fitted, staging: Path, report: Progress) -> dict[str, Any]:
     """Figures of held-out frames with the aligned track, as peers have them, and with the track as it came.
 
     A textured mesh driven by the same tracks is judged beside the avatar.
     """
+    footage = fitted.footage
     aligned = replace(footage, track=fitted.track)
     beside: dict[str, Drawable] = {
         "mesh": fit_mesh(aligned, fitted.train, fitted.avatar.person, progress=_part(report, 0.0, 0.2))

@@ -80,6 +80,10 @@ def describe_run(page: dict[str, Any]) -> str:
         f"frames      {frames['learned']} learned from, {frames['held_out']} kept back",
         f"difference  {page['losses'][0]:.4f} at first, {page['losses'][-1]:.4f} at last",
     ]
+    if page["lens_factor"] != 1:
+        lines.append(
+            f"lens        {page['lens_factor']:.2f} times the track's focal length, which meets the pictures better"
+        )
     for name, means in (page["metrics"] or {}).items():
         figures = ", ".join(
             f"{figure.upper()} {values['frame']:.2f} ({values['head']:.2f} of the head)"

@@ -40,8 +40,11 @@ def begin(
     config: GaussianAvatarConfig,
     device: str = "cpu",
     texture_srgb: UInt8[np.ndarray, "S S 3"] | None = None,
+    *,
+    sketch: bool = False,
 ) -> Begun:
-    """Set out from footage. train: its rows to learn from. Raises ShapeError where footage and person do not fit."""
+    """Set out from footage. train: its rows to learn from; sketch: as in `Scene`. Raises ShapeError where footage and
+    person do not fit."""
     params = _tensors(footage.validate().track.params, person, device)
     learned = HeadParams(**{k: v[torch.as_tensor(train)] for k, v in vars(params).items()})
     basis = motion_basis(person, learned).to(device)
@@ -68,7 +71,7 @@ def begin(
         "body",
         *(("gain", "bias") if config.train.exposure else ()),
     )
-    scene = Scene(footage, carrier, basis, train, config.train, config.seed)
+    scene = Scene(footage, carrier, basis, train, config.train, config.seed, sketch=sketch)
     avatar = GaussianAvatar(person, rig, basis, sheet, motion, rest)
     return Begun(Learner(scene, rig, motion, Nuisances(params, kinds)), avatar)
 

@@ -13,29 +13,34 @@ from jaxtyping import Float, Int, UInt8
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.gaussian.alignment import align
 from headrecon.avatars.gaussian.build import begin
+from headrecon.avatars.gaussian.lens import choose_lens, relensed
 from headrecon.avatars.gaussian.model import GaussianAvatar
 from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.avatars.gaussian.training import Learner
 from headrecon.avatars.protocol import Person, Progress
 from headrecon.io.images import save_png
+from headrecon.io.npz import read_npz, write_npz
 from headrecon.io.tensor_files import read_tensors, write_tensors
 from headrecon.io.work_folder import disk_errors
 from headrecon.structures import HeadParams, Track
 
-_CHECKPOINT, _PREVIEW = "checkpoint.safetensors", "preview.png"
-#: Share of the work after which held-out frames are aligned.
-_ALIGN = 0.9
+_CHECKPOINT, _PREVIEW, _CHOSEN = "checkpoint.safetensors", "preview.png", "lens.npz"
+#: Share of the work that choosing the focal length takes, and after which held-out frames are aligned.
+_LENS, _ALIGN = 0.08, 0.9
 #: Frames in the preview.
 _PREVIEWS = 4
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """avatar: what was learned. track: the footage's, with what training and alignment corrected in it; frames that
+    """avatar: what was learned. lens: factor on the focal length of the track that came, as `footage` has it. track:
+    the footage's, with what training and alignment corrected in it; frames that
     were neither learned from nor held out are as they were. losses: mean over each hundredth of the run."""
 
     avatar: GaussianAvatar
+    footage: Footage
     track: Track
+    lens: float
     losses: Float[np.ndarray, " L"]
     train: Int[np.ndarray, " M"]
     test: Int[np.ndarray, " K"]
@@ -44,7 +49,8 @@ class Fitted:
 @dataclass(frozen=True)
 class Task:
     """What to learn from and what to keep for judging (rows of the footage); texture: colours in the head's UVs for
-    what the footage does not show. folder: where checkpoints and previews are kept; None: nowhere."""
+    what the footage does not show. folder: where checkpoints and previews are kept; None: nowhere. focal_known: the
+    track's focal length is not to be doubted."""
 
     footage: Footage
     person: Person
@@ -52,6 +58,7 @@ class Task:
     test: Int[np.ndarray, " K"]
     texture_srgb: UInt8[np.ndarray, "S S 3"] | None = None
     folder: Path | None = None
+    focal_known: bool = False
 
 
 def fit_gaussian(
@@ -63,8 +70,10 @@ def fit_gaussian(
     picture. Raises InputError when the disk is full.
     """
     report = progress or (lambda stage, fraction: None)
-    report("placing Gaussians", 0.0)
-    begun = begin(task.footage, task.person, task.train, config, device, task.texture_srgb)
+    lens = _lens(task, config, device, report)
+    footage = relensed(task.footage, task.person, lens)
+    report("placing Gaussians", _LENS)
+    begun = begin(footage, task.person, task.train, config, device, task.texture_srgb)
     learner = begun.learner
     losses = _Losses(config.train.iterations)
     _take_up(learner, losses, task.folder)
@@ -73,7 +82,10 @@ def fit_gaussian(
     def told(step: int, loss: float) -> None:
         losses.add(step, loss)
         if step % 10 == 0 or step == total:
-            report(f"learning: {len(learner.rig)} Gaussians, difference {losses.recent():.4f}", _ALIGN * step / total)
+            report(
+                f"learning: {len(learner.rig)} Gaussians, difference {losses.recent():.4f}",
+                _LENS + (_ALIGN - _LENS) * step / total,
+            )
         if task.folder is not None:
             if step % config.train.checkpoint_every == 0 or step == total:
                 with disk_errors(task.folder):
@@ -82,14 +94,33 @@ def fit_gaussian(
                 save_preview(task.folder / _PREVIEW, learner, task.train)
 
     learner.run(total, told)
-    track = _refined(task.footage.track, learner.nuisances.refined(), task.train)
+    track = _refined(footage.track, learner.nuisances.refined(), task.train)
     if len(task.test) and config.train.refine_track:
         aligned = align(
             learner.painter(), learner.nuisances.params, task.test,
             lambda share: report("aligning held-out frames", _ALIGN + (1 - _ALIGN) * share),
         )  # fmt: skip
         track = _refined(track, aligned.refined(), task.test)
-    return Fitted(learner.avatar(begun.avatar), track, losses.all(), task.train, task.test)
+    avatar = learner.avatar(begun.avatar)
+    return Fitted(avatar, footage, track, lens, losses.all(), task.train, task.test)
+
+
+def _lens(task: Task, config: GaussianAvatarConfig, device: str, report: Progress) -> float:
+    """The factor on the focal length; what an earlier run chose counts."""
+    if task.focal_known or not config.train.choose_lens:
+        return 1.0
+    kept = None if task.folder is None else task.folder / _CHOSEN
+    if kept is not None and kept.is_file():
+        return float(read_npz(kept)["factor"])
+    report("choosing the focal length", 0.0)
+    found = choose_lens(
+        task.footage, task.person, task.train, config, device,
+        lambda share: report("choosing the focal length", _LENS * share),
+    )  # fmt: skip
+    if kept is not None:
+        with disk_errors(kept.parent):
+            write_npz(kept, {"factor": np.array(found)})
+    return found
 
 
 def _refined(track: Track, params: HeadParams, ids: Int[np.ndarray, " M"]) -> Track:

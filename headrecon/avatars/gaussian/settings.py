@@ -30,6 +30,10 @@ class TrainConfig:
     gaussians: int = setting(30000, "at most this many Gaussians", low=1000, high=1_000_000)
     torso_share: float = setting(0.2, "share of them on shoulders and chest to begin with", low=0.0, high=0.8)
     refine_track: bool = setting(True, "let training correct pose, expression and gaze of each frame")
+    choose_lens: bool = setting(
+        True,
+        "try shorter focal lengths than the track's, unless it was told one, and take what meets the pictures best",
+    )
     exposure: bool = setting(True, "let each frame have its own exposure while training")
     preview_every: int = setting(
         500, "write a preview picture after so many iterations (0: none)", low=0, high=1_000_000

@@ -55,7 +55,8 @@ Told = Callable[[int, float], None]
 
 @dataclass(frozen=True)
 class Scene:
-    """What does not change while training. train: rows of the footage to learn from."""
+    """What does not change while training. train: rows of the footage to learn from. sketch: a quick run, at half the
+    size all the time and with Gaussians that answer to nothing."""
 
     footage: Footage
     carrier: Carrier
@@ -64,6 +65,7 @@ class Scene:
     config: TrainConfig
     seed: int
     weights: LossWeights = field(default_factory=LossWeights)
+    sketch: bool = False
 
     def picture(
         self, index: int, background_srgb: tuple[float, float, float], half: bool
@@ -141,6 +143,10 @@ class Learner:
     def progress(self) -> float:
         return self.step_number / self.scene.config.iterations
 
+    @property
+    def _moves(self) -> bool:
+        return self.progress >= _MOVES and not self.scene.sketch
+
     def frame_of(self, step: int) -> int:
         """The frame that a step draws: all of them in a new order every time round."""
         train = self.scene.train
@@ -153,7 +159,7 @@ class Learner:
         scene, step = self.scene, self.step_number
         index = self.frame_of(step)
         leaves = self.nuisances.leaves(index)
-        coarse = self.progress < _COARSE
+        coarse = scene.sketch or self.progress < _COARSE
         target, camera, background = self._picture(index, step, coarse)
         state = self.nuisances.state(index, leaves)
         image, info = self.painter().draw(state, camera, background)
@@ -179,7 +185,7 @@ class Learner:
 
     def painter(self) -> Painter:
         """What draws frames as things stand now."""
-        return Painter(self.scene, self.rig, self.mix, self.sheet_motion, self.progress >= _MOVES)
+        return Painter(self.scene, self.rig, self.mix, self.sheet_motion, self._moves)
 
     def _picture(self, index: int, step: int, coarse: bool) -> tuple[Tensor, Cameras, Tensor]:
         """Target, camera and background of a step."""
