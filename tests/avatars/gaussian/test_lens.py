@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from headrecon.avatars.gaussian.lens import choose_lens, descend, relensed, relensed_track, root_of
-from headrecon.avatars.gaussian.settings import GaussianAvatarConfig, TrainConfig
+from headrecon.avatars.gaussian.lens import choose_lens, descend, relensed_track, root_of
+from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.geometry.cameras import project_points
 from headrecon.models.moving_head import MovingHead
 from tests.avatars.moving_subject import moving_footage, moving_track, subject
