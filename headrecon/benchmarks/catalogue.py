@@ -19,6 +19,7 @@ FAMILIES = (
     "headrecon.benchmarks.rendering_cases",
     "headrecon.benchmarks.fitting_cases",
     "headrecon.benchmarks.video_cases",
+    "headrecon.benchmarks.avatar_cases",
 )
 
 

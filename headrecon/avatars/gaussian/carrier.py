@@ -77,19 +77,17 @@ class Carrier:
 
     def pose(self, params: HeadParams, sheet: Float[Tensor, "A 3"]) -> Moved:
         """Stand at parameters of one instant, with the sheet's anchors at these places. Differentiable in both."""
-        vertices = torch.cat([self.model(params, self.offsets).vertices[0], sheet])
+        head = self.model(params, self.offsets).vertices[0]
         whole = axis_angle_to_matrix(params.global_orient) @ axis_angle_to_matrix(params.neck_pose)
-        frames, area = self._triangle_frames(vertices)
-        # Relative to how the head as a whole is turned: what is left is far from half a turn.
-        split = self.head_triangles
-        local = torch.cat([whole[0].T @ frames[:split], frames[split:]])
-        turned = local @ self._rest_frames.transpose(1, 2)
+        # Turns are found with the head turned back: what is left is far from half a turn.
+        frames, area = self._triangle_frames(torch.cat([head @ whole[0], sheet]))
+        turned = frames @ self._rest_frames.transpose(1, 2)
         ratio = (area + _TINY) / (self._rest_area + _TINY)
         at_vertices = self._gather(torch.cat([turned.flatten(1), ratio[:, None]], 1))
         turns = _mean_turn(at_vertices[:, :9])
         base = matrix_to_quat(whole)[0]
         turns = torch.cat([_times(base, turns[: self.head_count]), turns[self.head_count :]])
-        return Moved(vertices, turns, at_vertices[:, 9].clamp_min(_TINY).sqrt().clamp(*_STRETCH))
+        return Moved(torch.cat([head, sheet]), turns, at_vertices[:, 9].clamp_min(_TINY).sqrt().clamp(*_STRETCH))
 
     def _triangle_frames(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
         a, b, c = (self._corner[i](vertices) for i in range(3))

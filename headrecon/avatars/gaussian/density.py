@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ def divided(rig: SplatRig, keep: Tensor, split: Tensor) -> tuple[SplatRig, Tenso
     axis = torch.nn.functional.one_hot(longest, 3).float() * found.log_scales.exp() * (_APART * sign * changed)[:, None]
     turns = torch.nn.functional.normalize(found.quats_wxyz, dim=1)
     smaller = torch.zeros_like(found.log_scales)
-    smaller[torch.arange(len(parents)), longest] = torch.log(torch.tensor(_SMALLER))
+    smaller[torch.arange(len(parents), device=split.device), longest] = math.log(_SMALLER)
     tensors = found.tensors()
     tensors["offsets"] = found.offsets + rotated(turns, axis)
     tensors["log_scales"] = found.log_scales - smaller * changed[:, None]

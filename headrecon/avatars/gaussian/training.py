@@ -234,7 +234,7 @@ class Learner:
             name = group["name"]
             if f"{name}.exp_avg" not in moments:
                 continue
-            step = torch.tensor(float(self.step_number), dtype=torch.float32)
+            step = torch.tensor(float(self.step_number), device=group["params"][0].device)  # where fused Adam wants it
             kept = {kind: moments[f"{name}.{kind}"].clone() for kind in ("exp_avg", "exp_avg_sq")}
             self.optimiser.state[group["params"][0]] = {"step": step, **kept}
 
