@@ -102,7 +102,7 @@ timeout -k 10 "$4" "$1" -m pytest "$3" -m "$5" -k "$6" -q --maxfail=40 -p no:cac
   -o addopts="-ra --import-mode=importlib" >"$2/$name.out" 2>&1
 echo $? >"$2/$name.code"
 SH
-  files=$(grep -lE "pytest\.mark\.cuda|: CudaKernels" tests/ops/test_*.py)
+  files=$(grep -lE "pytest\.mark\.cuda|: CudaKernels" tests/ops/test_*.py tests/avatars/gaussian/test_*.py)
   step "tests ($(echo "$files" | wc -w) files)" 170 \
     xargs -P $jobs -I FILE bash "$WORK/tests.sh" "$PYTHON" "$WORK" FILE $((160 * SLOW)) "$marked" "$chosen" <<<"$files"
   for file in $files; do

@@ -78,7 +78,8 @@ class GaussianAvatar:
     ) -> AvatarPictures:
         """Draw one instant with cameras viewmats [C,4,4]. Colours are held within 0..1."""
         cameras = cameras.torch().to(self.device)
-        pictures = splat_gaussians(self.gaussians(params), cameras, SPLAT_OPTIONS, background_srgb)
+        behind = None if background_srgb is None else background_srgb.to(self.device)
+        pictures = splat_gaussians(self.gaussians(params), cameras, SPLAT_OPTIONS, behind)
         return AvatarPictures(pictures.image.clamp(0, 1), pictures.alpha)
 
     def save(self, folder: str | Path, overwrite: bool = False) -> None:

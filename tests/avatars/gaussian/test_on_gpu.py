@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from headrecon.avatars.gaussian.fit import Task, fit_gaussian
-from headrecon.avatars.gaussian.settings import GaussianAvatarConfig, TrainConfig
-from headrecon.avatars.held_out import drawn_row, params_of
 from headrecon.structures import Cameras
-from tests.avatars.moving_subject import moving_footage, psnr, subject
 
 pytestmark = pytest.mark.cuda
 
 
 def test_learning_and_drawing_on_a_gpu():
+    pytest.importorskip("scipy", reason="seeds of avatars need scipy")
+    from headrecon.avatars.gaussian.fit import Task, fit_gaussian
+    from headrecon.avatars.gaussian.settings import GaussianAvatarConfig, TrainConfig
+    from headrecon.avatars.held_out import drawn_row, params_of
+    from tests.avatars.moving_subject import moving_footage, psnr, subject
+
     ids = np.arange(24)
     train = TrainConfig(iterations=160, gaussians=1200, choose_lens=False)
     fitted = fit_gaussian(
