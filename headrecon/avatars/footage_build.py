@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.footage_crop import Crop, choose_crop
-from headrecon.avatars.footage_matting import Steadied, foreground_colours
+from headrecon.avatars.footage_matting import Steadied, background_plate, foreground_colours
 from headrecon.avatars.footage_source import FootageSource, SourceFrame
 from headrecon.avatars.footage_store import FootageDraft, finish, footage_draft, stored
 from headrecon.avatars.protocol import Progress
@@ -25,9 +26,11 @@ from headrecon.perception.tracked_mask import tracked_mask
 from headrecon.structures import HeadAssets
 
 #: Changes when the same inputs give other footage: older caches are made again.
-_VERSION = 1
+_VERSION = 2
 #: What a mask must be to be believed: hold this share of the face's points, and be no other size than most masks are.
 _FACE_HELD, _AREA = 0.85, (0.6, 1.6)
+#: Frames that tell what the room looks like, all in memory at once.
+_PLATE_FRAMES = 24
 #: Shares of the whole at which the stages begin, for progress.
 _MATTE, _COLOUR = 0.02, 0.72
 
@@ -73,7 +76,7 @@ def build_footage(
     crop = choose_crop(head, trusted, options.size)
     with footage_draft(folder, job, len(track), options.size) as draft:
         report("cutting the person out", _MATTE)
-        held = _cut_out(source, draft, _Cutter(head, crop, networks or load_networks()), report)
+        held = _cut_out(source, draft, _Cutter(head, crop, networks), report)
         usable = _usable(trusted, held)
         _check_count(usable, options)
         report("cleaning the edges", _COLOUR)
@@ -119,7 +122,12 @@ class _Cutter:
 
     head: MovingHead
     crop: Crop
-    networks: Networks
+    given: Networks | None
+
+    @cached_property
+    def networks(self) -> Networks:
+        """Loaded when the first frame without a mask is cut."""
+        return self.given or load_networks()
 
     def face(self, place: int) -> Float[np.ndarray, "478 3"]:
         """MediaPipe's points of the tracked head in the scaled square."""
@@ -176,7 +184,18 @@ def _clean(draft: FootageDraft, report: Callable[[str, float], None]) -> None:
     for row in draft.rows("steadied"):
         draft.alphas[row] = steady(row)
         report("steadying the edges", _COLOUR + 0.6 * (1 - _COLOUR) * (row + 1) / draft.count)
+    plate = _plate(draft)
     # In place: a row that is done must not be done again, so each is counted.
     for row in draft.rows("coloured", every=1):
-        draft.colours[row] = foreground_colours(draft.colours[row], draft.alphas[row])
+        draft.colours[row] = foreground_colours(draft.colours[row], draft.alphas[row], plate)
         report("cleaning the edges", 1 - 0.4 * (1 - _COLOUR) * (1 - (row + 1) / draft.count))
+
+
+def _plate(draft: FootageDraft) -> Float[np.ndarray, "H W 4"]:
+    """The room, from frames all over the clip; kept, for later the pictures are without it."""
+    kept = draft.noted("plate")
+    if kept is None:
+        rows = np.unique(np.linspace(0, draft.count - 1, min(draft.count, _PLATE_FRAMES)).round().astype(int))
+        kept = {"plate": background_plate((draft.colours[int(i)], draft.masks[int(i)]) for i in rows)}
+        draft.note("plate", kept)
+    return kept["plate"]

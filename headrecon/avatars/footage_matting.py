@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -13,10 +13,16 @@ REACH = 3
 #: Difference of colours (0..255, mean over channels and a small window) at which a neighbouring frame counts a third.
 _SAME = 5.0
 _WINDOW = 7
-#: Sides of the windows of blur fusion, in shares of the picture's side: first far, then near.
-_FUSION = (0.17, 0.013)
-#: Alphas (0..255) from which on a pixel shows nothing but the person.
-_SURE_IN = 250
+#: Sides of the windows of blur fusion, in shares of the picture's side, from far to near.
+_FUSION = (0.17, 0.05, 0.013)
+#: Power of the opacity with which pixels tell the person's colour (and of its rest, the room's). The paper has 1: then
+#: pixels that show half of the room tint the mean of a wide edge, twice as much as with 3.
+_POWER = 3
+_LEAST_WEIGHT = 1e-6
+#: Alphas (0..255) from which on a pixel shows nothing but the person, and up to which it shows nothing but the room.
+_SURE_IN, _CLEAR = 250, 10
+#: The plate is believed where frames differ by less than this (0..255, median), and this share of them shows it.
+_AGREE, _SEEN = 4.0, 0.1
 
 
 class Steadied:
@@ -69,8 +75,8 @@ def foreground_colours(
 
     plate: the room's colours 0..255 where it is known (fourth channel 1), seen beside the person in other frames.
     Forte: "Approximate Fast Foreground Colour Estimation" (ICIP 2021): colours of foreground and background are local
-    means weighted by alpha, and what they leave of the compositing equation goes to the foreground; twice, with a wide
-    and a narrow window. Where the plate is known it is the background. Outside of the person the foreground goes on.
+    means weighted by alpha, and what they leave of the compositing equation goes to the foreground; with smaller and
+    smaller windows. Where the plate is known it is the background. Outside of the person the foreground goes on.
     O(pixels).
     """
     side = max(alpha.shape)
@@ -78,9 +84,11 @@ def foreground_colours(
     picture = image_srgb.astype(np.float32)
     known = None if plate is None else plate[..., 3:]
     found, behind = picture, picture
+    inside, outside = picture, picture
     for share in _FUSION:
         window = max(3, round(share * side)) | 1
-        inside, outside = _local_mean(found, a, window), _local_mean(behind, 1 - a, window)
+        inside = _local_mean(found, a**_POWER, window, inside)
+        outside = _local_mean(behind, (1 - a) ** _POWER, window, outside)
         if plate is not None and known is not None:
             outside = outside + known * (plate[..., :3] - outside)
         found = np.clip(inside + a * (picture - a * inside - (1 - a) * outside), 0, 255)
@@ -89,8 +97,30 @@ def foreground_colours(
     return np.rint(found).astype(np.uint8)
 
 
-def _local_mean(values: Float[np.ndarray, "H W 3"], weight: Float[np.ndarray, "H W 1"], window: int) -> np.ndarray:
-    """Weighted means over squares."""
+def _local_mean(
+    values: Float[np.ndarray, "H W 3"], weight: Float[np.ndarray, "H W 1"], window: int, otherwise: np.ndarray
+) -> Float[np.ndarray, "H W 3"]:
+    """Weighted means over squares; `otherwise` where nothing in the square has weight."""
     stacked = np.concatenate([values * weight, weight], axis=-1)
     sums = uniform_filter1d(uniform_filter1d(stacked, window, axis=0, mode="nearest"), window, axis=1, mode="nearest")
-    return sums[..., :3] / np.maximum(sums[..., 3:], 1e-4)
+    return np.where(sums[..., 3:] > _LEAST_WEIGHT, sums[..., :3] / np.maximum(sums[..., 3:], _LEAST_WEIGHT), otherwise)
+
+
+def background_plate(
+    rows: Iterable[tuple[UInt8[np.ndarray, "H W 3"], UInt8[np.ndarray, "H W"]]],
+) -> Float[np.ndarray, "H W 4"]:
+    """The room behind the person where frames show it and agree: colours 0..255, and 1 in the fourth channel there.
+
+    rows: colours and raw masks of some frames, all of which are held in memory. The median over the frames in which a
+    pixel is clearly background; a camera that moves leaves nothing that agrees, unless the wall is plain.
+    """
+    found = list(rows)
+    colours = np.ma.masked_array(
+        np.stack([c for c, _ in found]).astype(np.float32),
+        np.broadcast_to(np.stack([m > _CLEAR for _, m in found])[..., None], (len(found), *found[0][0].shape)),
+    )
+    middle = np.ma.median(colours, axis=0)
+    spread = np.ma.median(abs(colours - middle), axis=0).max(-1).filled(np.inf)
+    seen = (~np.ma.getmaskarray(colours)[..., 0]).sum(0)
+    known = (spread < _AGREE) & (seen >= max(2, _SEEN * len(found)))
+    return np.concatenate([middle.filled(0), known[..., None]], axis=-1).astype(np.float32)

@@ -11,7 +11,7 @@ import torch
 from headrecon.avatars.files import settled
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.held_out import Drawable, drawn_row, split
-from headrecon.avatars.mesh_baseline import fit_mesh
+from headrecon.avatars.mesh_baseline import TexturedMesh, fit_mesh
 from headrecon.avatars.protocol import Person
 from headrecon.avatars.synthetic_footage import SyntheticFootageOptions, novel_views, synthetic_footage
 from headrecon.datasets.head_motion import MotionOptions
@@ -39,13 +39,14 @@ def made(tmp_path_factory: pytest.TempPathFactory):
     return footage, fit_mesh(footage, train, person, size=128), test
 
 
-def error(mesh: Drawable, footage: Footage, row: int) -> float:
+def error(mesh: TexturedMesh, footage: Footage, row: int) -> float:
     return psnr(drawn_row(mesh, footage.track, row), footage.matted(row))
 
 
 def test_it_looks_like_frames_that_it_has_not_seen(made):
     footage, mesh, test = made
-    assert isinstance(mesh, Drawable)
+    judged: object = mesh
+    assert isinstance(judged, Drawable)
     blank = replace(mesh, texture_srgb=np.full_like(mesh.texture_srgb, 0.5))
     for row in (int(i) for i in test):
         assert error(mesh, footage, row) > 20
