@@ -151,6 +151,9 @@ COMPONENTS: tuple[Component, ...] = (
     Component("ai-edge-litert", "package", "LiteRT", "Apache-2.0", True, "https://ai.google.dev/edge/litert"),
     Component("flatbuffers", "package", "FlatBuffers", "Apache-2.0", True, "https://flatbuffers.dev"),
     Component("jaxtyping", "package", "jaxtyping", "MIT", True, "https://github.com/patrick-kidger/jaxtyping"),
+    Component(
+        "safetensors", "package", "safetensors", "Apache-2.0", True, "https://github.com/huggingface/safetensors"
+    ),
     Component("pygltflib", "package", "pygltflib", "MIT", True, "https://gitlab.com/dodgyville/pygltflib"),
     Component(
         "av",
