@@ -48,6 +48,10 @@ def write_rig(
     write_glb(glb, RiggedHead(person.assets, vertices, texture, licences=person.licences, offsets=person.offsets))
     primitives, corners = corners_in_glb(person.assets)
     arrays = {**bind(), "rig.primitives": primitives, "rig.corners": corners}
+    if avatar.kind == "gaussian":
+        from headrecon.avatars.gaussian.splat_rig import UNITS
+
+        arrays["rig.correction_units"] = np.array(UNITS, np.float32)
     licences = "; ".join(dict.fromkeys(f"{x.name}: {x.spdx}" for x in person.licences))
     write_tensors(tensors, arrays, {"schema": SCHEMA, "kind": avatar.kind, "about": _ABOUT, "licences": licences})
     return glb, tensors

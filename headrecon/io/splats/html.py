@@ -141,7 +141,7 @@ def pack_frames(clouds: Sequence[SplatCloud]) -> tuple[dict[str, Any], dict[str,
     before = np.zeros((len(PLANES), len(clouds[0])), np.uint8)
     for i, cloud in enumerate(clouds):
         planes = _planes(cloud, low, step, (smallest, log_step))
-        streams[f"stream-{i}"] = zlib.compress((planes - before).tobytes(), 9)  # wraps round, as the viewer's sum does
+        streams[f"stream-{i}"] = zlib.compress((planes - before).tobytes(), 6)  # wraps round, as the viewer's sum does
         before = planes
     rest = clouds[0].sh[:, 1:]
     scale = max(float(np.abs(rest).max()), 1e-9) if rest.size else 1.0
