@@ -32,6 +32,9 @@ AVATAR_DOCUMENT = "avatar.json"
 _FAINT = 0.3
 #: Share of an avatar's splats that may lie outside of the box that is framed, at each end of each axis.
 _STRAYS = 0.005
+#: How far an avatar's head reaches beyond its mesh, in shares of the mesh's size: to its right, down and back; to its
+#: left, up and forwards.
+_ROOM = ((0.45, 0.2, 0.3), (0.45, 0.25, 0.3))
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,23 @@ class AvatarFigure(Figure):
         return row
 
     def reach(self, row: Float[np.ndarray, " P"]) -> Float[np.ndarray, "N 3"]:
-        """Where its splats are, without strays; of an avatar without splats, its mesh."""
+        """Where its splats are round the head, without strays; of an avatar without splats, its mesh.
+
+        Shoulders run out of the picture at its sides, as in a portrait, and so does where they end.
+        """
         from headrecon.avatars.protocol import SplatAvatar
 
+        mesh = posed_vertices(self.assets, self.joints, row, self.avatar.person.offsets)
         if not isinstance(self.avatar, SplatAvatar):
-            return posed_vertices(self.assets, self.joints, row, self.avatar.person.offsets)
+            return mesh
         found = self.avatar.gaussians(self.layout.unpack(row))
         means = found.means.detach().cpu().double().numpy()
         means = means[(found.opacities.detach().cpu() > _FAINT).numpy()]
+        head = mesh.min(0), mesh.max(0)
+        room = (head[1] - head[0]) * np.array(_ROOM)
+        means = means[((means >= head[0] - room[0]) & (means <= head[1] + room[1])).all(1)]
         if not len(means):
-            return posed_vertices(self.assets, self.joints, row, self.avatar.person.offsets)
+            return mesh
         low, high = np.quantile(means, [_STRAYS, 1 - _STRAYS], axis=0)
         return means[((means >= low) & (means <= high)).all(1)]
 

@@ -103,6 +103,20 @@ def test_what_an_avatar_reaches_leaves_out_strays_and_the_faint(avatar: DiscAvat
     strayed = AvatarFigure(Strayed(**vars_of(avatar)))
     assert np.abs(strayed.reach(row)).max() < 2
 
+    class Broad(DiscAvatar):
+        """With shoulders a metre wide."""
+
+        def gaussians(self, params):
+            found = super().gaussians(params)
+            found.means[: len(found) // 2, 1] -= 0.15
+            found.means[: len(found) // 2, 0] *= 8
+            return found
+
+    broad = AvatarFigure(Broad(**vars_of(avatar))).reach(row)
+    assert np.ptp(broad[:, 0]) < 2.5 * np.ptp(reach[:, 0])
+    assert np.ptp(broad[:, 1]) < 1.6 * np.ptp(reach[:, 1])
+    assert np.ptp(broad[:, 0]) > 1.2 * np.ptp(reach[:, 0])  # some of them is seen
+
 
 def vars_of(avatar: DiscAvatar) -> dict:
     return {name: getattr(avatar, name) for name in avatar.__dataclass_fields__}
