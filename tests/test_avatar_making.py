@@ -57,6 +57,16 @@ def test_a_video_becomes_an_avatar(clip: Path, tmp_path: Path, capsys: pytest.Ca
     assert len(read_track(out / "track.npz")) == 40
     assert main(["avatar", str(clip), "--out", str(out), *QUICK]) == 2
     assert "--overwrite" in capsys.readouterr().err
+    scores = ["eval", "avatar", str(out), str(out), "--video", str(clip), "--out", str(tmp_path / "scores")]
+    scores += ["--size", "64", "--json", "-"]
+    assert main([*scores, "--test-fraction", "0.1"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    # The avatar's folder is a track too, aligned to these frames: the same pictures are judged again.
+    assert again["pred"]["psnr"]["frame"] == pytest.approx(metrics["pred"]["psnr"]["frame"], abs=0.3)
+    assert again["mesh"]["psnr"]["frame"] > 15 and len(list((tmp_path / "scores" / "test").glob("mesh_*.png"))) == 4
+    assert main(scores) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*scores, "--overwrite", "--test-fraction", "0"]) == 2 and "found 0.0" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["avatar", "scores"]
     still = tmp_path / "still.png"
     assert main(["render", str(out), "--out", str(still), "--expression", "jawOpen=0.5"]) == 0 and still.is_file()
 

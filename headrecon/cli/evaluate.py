@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from headrecon.cli import evaluate_track
+from headrecon.cli import evaluate_avatar, evaluate_track
 
 ABOUT = "score results against truth"
 _MESH = "score a predicted head against a scan of the person, in millimetres, by the NoW protocol"
@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> list[argparse.ArgumentParser]:
     mesh.add_argument("--errors", metavar="NPY", help="write the error of each scan vertex in mm; NaN where not scored")
     mesh.add_argument("--json", metavar="FILE", help="write the scores for machines; - prints them")
     mesh.set_defaults(run=_mesh)
-    return [mesh, evaluate_track.add_parser(kinds)]
+    return [mesh, evaluate_track.add_parser(kinds), evaluate_avatar.add_parser(kinds)]
 
 
 def _mesh(args: argparse.Namespace) -> int:
