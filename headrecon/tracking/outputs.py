@@ -24,7 +24,7 @@ from headrecon.report.track_page import Curve, TrackPage, track_page_html
 from headrecon.tracking.clip_texture import clip_texture
 from headrecon.tracking.eta import frame_progress
 from headrecon.tracking.jitter import point_jitter
-from headrecon.tracking.overlay import overlaid, overlay_frames, overlay_size
+from headrecon.tracking.overlay import close_up, overlay_frames
 from headrecon.tracking.run import TrackResult
 from headrecon.tracking.seen import ahead
 from headrecon.tracking.training_frames import write_training_frames
@@ -116,11 +116,10 @@ def _page(
     track = result.track
     worst = worst_frames(result)
     pictures = reader.pictures_at([int(track.frames[i]) for i in worst])
-    size = overlay_size(track.cameras.width, track.cameras.height, _STRIP_SIDE)
     strip = [
         (
             f"frame {track.frames[i]}, {track.timestamps_s[i]:.2f} s, confidence {track.confidence[i]:.2f}",
-            overlaid(pictures[int(track.frames[i])], head, i, size),
+            close_up(pictures[int(track.frames[i])], head, i, _STRIP_SIDE),
         )
         for i in worst
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from headrecon.geometry.cameras import crop_cameras
+from headrecon.geometry.cameras import crop_cameras, project_points
 from headrecon.io.video_reader import VideoReader
 from headrecon.models.moving_head import MovingHead
 from headrecon.rendering.look import Appearance, RenderOptions
@@ -21,6 +21,8 @@ from headrecon.tracking.seen import ahead
 #: How much of the head shows over the picture: of one that is followed surely, and of one that is only carried on.
 _OPACITY = (0.7, 0.25)
 _TOGETHER = 2
+#: A close-up's side, in shares of the head's longer one; below so many pixels it shows nothing.
+_AROUND, _LEAST_CUT = 1.35, 16
 
 
 def overlay_size(width: int, height: int, shorter: int) -> tuple[int, int]:
@@ -70,9 +72,30 @@ def overlaid(
     height, width = image_srgb.shape[:2]
     small = image_srgb if size == (width, height) else _scaled(image_srgb, size)
     camera = crop_cameras(head.camera(place), (0, 0, width, height), size)
+    return drawn_over(small, head.vertices(place), head, camera, _opacity(head, place))
+
+
+def close_up(
+    image_srgb: UInt8[np.ndarray, "H W 3"], head: MovingHead, place: int, shorter: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """As `overlaid`, cut to the head and what is around it, so that a small face in a large picture can be judged."""
+    height, width = image_srgb.shape[:2]
+    camera = head.camera(place)
+    pixels, _ = project_points(head.vertices(place).astype(np.float64), camera)
+    middle, reach = (pixels.min(0) + pixels.max(0)) / 2, _AROUND * np.ptp(pixels, axis=0).max() / 2
+    left, top = np.clip(np.floor(middle - reach), 0, [width, height]).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(middle + reach), 0, [width, height]).astype(int).tolist()
+    if min(right - left, bottom - top) < _LEAST_CUT:  # carried on to outside of the picture
+        left, top, right, bottom = 0, 0, width, height
+    size = overlay_size(right - left, bottom - top, shorter)
+    small = _scaled(np.ascontiguousarray(image_srgb[top:bottom, left:right]), size)
+    cut = crop_cameras(camera, (left, top, right, bottom), size)
+    return drawn_over(small, head.vertices(place), head, cut, _opacity(head, place))
+
+
+def _opacity(head: MovingHead, place: int) -> float:
     sure, carried = _OPACITY
-    opacity = carried + (sure - carried) * float(head.track.confidence[place])
-    return drawn_over(small, head.vertices(place), head, camera, opacity)
+    return carried + (sure - carried) * float(head.track.confidence[place])
 
 
 def drawn_over(

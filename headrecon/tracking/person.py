@@ -58,15 +58,16 @@ class PersonFinder:
         openings = Openings.of(shot.heights[seen], shot.times_s[seen])
         size = (self.reader.info.width, self.reader.info.height)
         believed = video_focal_prior(size)
-        identity = self._fit(faces, [points[i] for i in frames], openings, believed)
+        followed = [points[i] for i in frames]
+        hint = None
         if search:
-            hint = self._focal(identity, turns, pictures, points, believed)
-            if hint is not None:
-                identity = self._fit(faces, [points[i] for i in frames], openings, hint)
-        return identity, list(zip(frames, faces, strict=True))
+            # From the lens that landmarks choose, a long one: from there the adjustment ends nearest to the truth.
+            start = self._fit(faces, followed, openings, None)
+            hint = self._focal(start, turns, pictures, points, believed)
+        return self._fit(faces, followed, openings, hint or believed), list(zip(frames, faces, strict=True))
 
     def _fit(
-        self, faces: list[FaceObservation], followed: list[np.ndarray], openings: Openings, focal: FocalHint
+        self, faces: list[FaceObservation], followed: list[np.ndarray], openings: Openings, focal: FocalHint | None
     ) -> ClipIdentity:
         k = self.config.knowledge
         knowledge = MetricKnowledge(ipd_mm=k.ipd_mm, focal_px=k.focal_px, distance_m=k.distance_m)
