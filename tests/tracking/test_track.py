@@ -15,6 +15,7 @@ from PIL import Image
 from headrecon.cli import main
 from headrecon.config import ReconstructConfig, resolve_kind
 from headrecon.errors import InputError, NoFaceFound
+from headrecon.fitting.camera_prior import video_focal_prior
 from headrecon.io.tracks import read_track
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.work_folder import work_path
@@ -197,6 +198,21 @@ def test_what_is_no_video_is_refused(content, said, tmp_path, capsys):
     assert main(["track", str(tmp_path / "c.mp4"), "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_a_head_that_never_turns_does_not_tell_the_lens(astronaut_image, engine, tmp_path):
+    """The same portrait shifted: what videos usually have is taken for granted, and its doubt is said."""
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 6))
+    asked = replace(QUIET, keyframes=replace(QUIET.keyframes, focal=True, refine=False, looks=1))
+    with tracked(clip, tmp_path / "out", asked, engine, None) as (result, work):
+        work.remove()
+    believed = video_focal_prior((SIDE, SIDE))
+    assert result.identity.focal_px == pytest.approx(believed.focal_px, rel=0.05)
+    figure = result.identity.fit.view_figures[0]["focal_px"]
+    assert figure.sigma / figure.value > 0.4
+    told = replace(asked, knowledge=replace(asked.knowledge, focal_px=500.0))
+    made, _ = followed(clip, tmp_path / "told", engine, told)
+    assert made.cameras.Ks[0, 0, 0] == pytest.approx(500.0, rel=0.03)
 
 
 def test_a_file_that_ends_too_early_gives_what_decodes(astronaut_image, engine, tmp_path):
