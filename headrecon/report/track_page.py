@@ -34,7 +34,7 @@ class TrackPage:
     title: str
     times_s: Float[np.ndarray, " T"]
     curves: Sequence[Curve]
-    pictures: Sequence[tuple[str, UInt8[np.ndarray, "H W 3"]]]
+    pictures: Sequence[tuple[str, UInt8[np.ndarray, "_ _ 3"]]]
     facts: Mapping[str, str]
     licences: Sequence[Licence]
     warnings: Sequence[str] = ()
