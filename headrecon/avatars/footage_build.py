@@ -21,6 +21,8 @@ from headrecon.geometry.cameras import project_points
 from headrecon.models.moving_head import MovingHead
 from headrecon.models.posed_mesh import embed
 from headrecon.models.store import load_head
+from headrecon.perception.face_following import look_again
+from headrecon.perception.face_landmarks import Look
 from headrecon.perception.networks import Networks, load_networks
 from headrecon.perception.tracked_mask import tracked_mask
 from headrecon.structures import HeadAssets
@@ -29,6 +31,9 @@ from headrecon.structures import HeadAssets
 _VERSION = 2
 #: What a mask must be to be believed: hold this share of the face's points, and be no other size than most masks are.
 _FACE_HELD, _AREA = 0.85, (0.6, 1.6)
+#: Frames that are compared with the track, and how far off points are in another video, in heights of the face: the
+#: track's own video has 0.01, other moments of it up to 0.13.
+_CHECKED, _FACE_OFF = 5, 0.06
 #: Frames that tell what the room looks like, all in memory at once.
 _PLATE_FRAMES = 24
 #: Shares of the whole at which the stages begin, for progress.
@@ -135,6 +140,11 @@ class _Cutter:
         pixels, _ = project_points(marks, self.head.camera(place))
         return self.crop.points(np.concatenate([pixels, np.zeros((len(pixels), 1))], axis=1))
 
+    def faces(self, frame: SourceFrame) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, "478 3"]]:
+        """MediaPipe's points where the track has them, and as the network reads them there."""
+        tracked = self.face(frame.place)
+        return tracked, look_again(self.crop.picture(frame.image_srgb), tracked, self.networks, (Look(),))
+
     def cut(self, frame: SourceFrame) -> tuple[np.ndarray, np.ndarray, tuple[float, float]]:
         """Colours, alphas, and of the mask: share of the face's points that it holds, and its area in pixels."""
         height, width = frame.image_srgb.shape[:2]
@@ -153,6 +163,31 @@ class _Cutter:
         return colours, alphas, (float((alphas[at[:, 1], at[:, 0]] > 127).mean()), float(alphas.sum() / 255))
 
 
+class FaceCheck:
+    """Whether a video shows the tracked face where the track has it: another one of the same size and length does not.
+
+    A few sure frames are looked at; three whose points are far off on the median are taken for another video.
+    """
+
+    def __init__(self, confidence: Float[np.ndarray, " T"]) -> None:
+        sure = np.flatnonzero(confidence >= np.median(confidence))
+        self._rows = {int(sure[i]) for i in np.linspace(0, len(sure) - 1, _CHECKED).round().astype(int)}
+        self._apart: list[float] = []
+
+    def wants(self, row: int) -> bool:
+        return row in self._rows
+
+    def compare(self, tracked: Float[np.ndarray, "N 3"], read: Float[np.ndarray, "N 3"]) -> None:
+        """Take in one frame. Raises InputError when enough of them are of another face or place."""
+        size = float(np.ptp(tracked[:, 1]))
+        self._apart.append(float(np.median(np.linalg.norm(tracked[:, :2] - read[:, :2], axis=1))) / max(size, 1e-6))
+        if len(self._apart) >= 3 and float(np.median(self._apart)) > _FACE_OFF:
+            raise InputError(
+                "the video does not show the tracked face where the track has it; name the file that was tracked, or "
+                "track this one: headrecon track"
+            )
+
+
 def _cut_out(
     source: FootageSource, draft: FootageDraft, cutter: _Cutter, report: Callable[[str, float], None]
 ) -> Float[np.ndarray, "T 2"]:
@@ -160,8 +195,11 @@ def _cut_out(
     kept = draft.noted("masks")
     start = 0 if kept is None else int(kept["rows"])
     held = np.zeros((draft.count, 2)) if kept is None else np.array(kept["held"])
+    check = FaceCheck(cutter.head.track.confidence)
     for frame in source.frames(start):
         row = frame.place
+        if frame.mask is None and check.wants(row):
+            check.compare(*cutter.faces(frame))
         draft.colours[row], draft.masks[row], held[row] = cutter.cut(frame)
         if (row + 1) % 16 == 0 or row + 1 == draft.count:
             draft.note("masks", {"rows": np.array(row + 1), "held": held})

@@ -11,7 +11,7 @@ import pytest
 from jaxtyping import Int
 
 from headrecon.avatars.footage import Footage
-from headrecon.avatars.footage_build import FootageOptions, build_footage
+from headrecon.avatars.footage_build import FaceCheck, FootageOptions, build_footage
 from headrecon.avatars.footage_crop import Crop, choose_crop
 from headrecon.avatars.footage_source import SourceFrame
 from headrecon.datasets.head_motion import MotionOptions
@@ -131,3 +131,19 @@ def test_what_cannot_become_an_avatar_is_said(video: SyntheticVideo, tmp_path):
     with pytest.raises(InputError, match="even number"):
         build_footage(Drawn(video, track), tmp_path / "d", FootageOptions(size=97))
     assert not list(tmp_path.glob("[abcd]"))
+
+
+def test_a_video_of_another_moment_is_found_out():
+    rng = np.random.default_rng(6)
+    tracked = rng.uniform(0, 100, (478, 3))
+    confidence = np.linspace(0.6, 1.0, 50)
+    check = FaceCheck(confidence)
+    looked = [row for row in range(50) if check.wants(row)]
+    assert len(looked) == 5 and min(looked) >= 25  # frames that are surer than most
+    for _ in range(5):
+        check.compare(tracked, tracked + rng.normal(0, 3, tracked.shape))  # what trackers are off by
+    other = FaceCheck(confidence)
+    other.compare(tracked, tracked)
+    other.compare(tracked, tracked + [30.0, 0.0, 0.0])
+    with pytest.raises(InputError, match="does not show the tracked face"):
+        other.compare(tracked, tracked + [0.0, 25.0, 0.0])
