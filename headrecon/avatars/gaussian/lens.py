@@ -23,8 +23,8 @@ from headrecon.structures import Track
 _STEPS, _GAUSSIANS, _COMPARED = 420, 8000, 0.5
 #: Focal lengths are tried in steps of this factor, at most so many times.
 _FACTOR, _MOST = 0.6, 3
-#: A difference must fall by this share before another focal length than the track's is believed.
-_BETTER = 0.03
+#: A difference must fall by this share before another focal length is believed, and rise by that to end the search.
+_BETTER, _WORSE = 0.03, 0.02
 
 
 def choose_lens(
@@ -60,16 +60,19 @@ def choose_lens(
 
 
 def descend(difference: Callable[[float], float]) -> float:
-    """The factor with the least difference, going down from 1 in steps while it falls.
+    """The factor with the least difference, going down from 1 in steps until it is clearly worse.
 
-    Longer lenses are not tried: beyond the true one pictures hardly change, so that noise would decide.
+    A step that changes nothing is passed: between long lenses pictures hardly differ. Longer ones than the track's are
+    not tried for the same reason: noise would decide.
     """
-    best, least = 1.0, difference(1.0)
+    best, factor, least = 1.0, 1.0, difference(1.0)
     for _ in range(_MOST):
-        found = difference(best * _FACTOR)
-        if found > (1 - _BETTER) * least:
+        factor *= _FACTOR
+        found = difference(factor)
+        if found > (1 + _WORSE) * least:
             break
-        best, least = best * _FACTOR, found
+        if found < (1 - _BETTER) * least:
+            best, least = factor, found
     return best
 
 

@@ -25,6 +25,11 @@ def test_what_is_hardly_better_is_not_believed():
     assert descend(lambda factor: 1.0 if factor == 1.0 else 0.99) == 1.0
 
 
+def test_a_step_between_long_lenses_is_passed():
+    found = {1.0: 1.0, 0.6: 0.99, 0.36: 0.9, 0.216: 0.95}
+    assert descend(lambda factor: found[round(factor, 3)]) == pytest.approx(0.36)
+
+
 def test_a_head_keeps_its_place_and_size_in_the_picture():
     person, track = subject(), moving_track(6)
     other = relensed_track(track, root_of(person), 0.5)
