@@ -60,7 +60,7 @@ $(VENV)/.stamp-install: $(VENV)/.stamp-torch pyproject.toml $(NATIVE_SOURCES)
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-install pyproject.toml constraints.txt
 	@echo "Installing what the tests and checks need ..."
-	@$(PIP) -e '.[dev]'
+	@$(PIP) -e '.[dev,view]'
 	@touch $@
 
 # --- what people run --------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ demo: $(VENV)/.stamp-install $(OUT)/astronaut.png
 
 # Carries a licence for non-commercial research only, hence asked for by name (CI does).
 $(VENV)/.stamp-compare: $(VENV)/.stamp-dev
-	@$(PIP) -e '.[dev,compare]'
+	@$(PIP) -e '.[dev,view,compare]'
 	@touch $@
 
 test: $(VENV)/.stamp-dev $(if $(COMPARE),$(VENV)/.stamp-compare)

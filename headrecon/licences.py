@@ -185,6 +185,7 @@ COMPONENTS: tuple[Component, ...] = (
     Component(
         "jsonschema", "development", "jsonschema", "MIT", True, "https://python-jsonschema.readthedocs.io", False
     ),
+    Component("viser", "package", "viser (`headrecon view`)", "MIT", True, "https://viser.studio", False),
     Component("matplotlib", "development", "Matplotlib", "PSF-2.0", True, "https://matplotlib.org", False),
     Component("trimesh", "development", "trimesh", "MIT", True, "https://trimesh.org", False),
     Component(

@@ -21,6 +21,7 @@ NEEDED: dict[str, str] = {
     "ai-edge-litert": "ai_edge_litert.interpreter",
     "flatbuffers": "flatbuffers",
     "pygltflib": "pygltflib",
+    "safetensors": "safetensors",
     "av": "av",
     "jaxtyping": "jaxtyping",
     "rich": "rich",
