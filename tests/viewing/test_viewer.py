@@ -310,7 +310,7 @@ def test_a_track_plays_and_sliders_follow_when_it_stops(page: Page, viewer: View
     while time.monotonic() < end:
         frames.add(viewer.desk.frame)
         time.sleep(0.01)
-    assert len(frames) >= 20  # of 40, in three seconds of a two-second track
+    assert len(frames) >= 5  # of 40: a busy machine leaves frames out, a track that stands still shows one
     page.wait("[...document.querySelectorAll('button')].some(x => x.innerText.trim() === 'Pause')")
     _press(page, "Pause")
     _until(lambda: not viewer.desk.playback.playing)
