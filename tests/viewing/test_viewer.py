@@ -357,6 +357,7 @@ def test_clients_come_and_go(viewer: Viewer, chromium: Chromium) -> None:
 
 @pytest.mark.slow
 def test_a_mesh_head_is_shown_with_its_texture(chromium: Chromium, tmp_path: Path) -> None:
+    pytest.importorskip("viser", reason="needs viser: pip install 'headrecon[view]'")
     assets = make_tiny_assets()
     texture = np.tile(np.array([[[40, 160, 60]]], np.uint8), (16, 16, 1))
     figure = MeshFigure(SavedHead(assets, BETAS, np.zeros_like(assets.v_template), texture, (TINY_LICENCE,)))
