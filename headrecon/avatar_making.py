@@ -6,7 +6,6 @@ is finished waits beside the output folder, so that a killed run goes on where i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from headrecon.avatars.files import settled
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.footage_build import FootageOptions, build_footage
 from headrecon.avatars.footage_source import open_source
@@ -29,13 +27,13 @@ from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.avatars.held_out import Drawable, evaluate_held_out, split
 from headrecon.avatars.mesh_baseline import fit_mesh
 from headrecon.avatars.plan import AvatarPlan, check_room, plan_avatar
-from headrecon.avatars.protocol import Person, Progress
+from headrecon.avatars.protocol import Progress
 from headrecon.config import as_yaml, resolve_kind
 from headrecon.errors import HeadReconError, InputError
-from headrecon.io.runs import Timings, check_output_folder, output_folder, write_json, write_text
+from headrecon.io.runs import Timings, check_output_folder, output_folder, versions, write_json, write_text
 from headrecon.io.tracks import read_track, write_track
-from headrecon.io.work_folder import WorkFolder, disk_errors, work_folder
-from headrecon.saved_head import SavedHead, load_saved_head
+from headrecon.io.work_folder import WorkFolder, disk_errors, fingerprint, work_folder
+from headrecon.saved_head import load_saved_head, person_of
 from headrecon.tracking.run import track as track_video
 from headrecon.tracking.settings import TrackConfig
 
@@ -129,20 +127,18 @@ def pick_device(wanted: str) -> str:
 
 
 def _job(source: Path, video: Any, config: GaussianAvatarConfig) -> dict[str, Any]:
-    """What makes two runs the same."""
+    """What makes two runs the same: the files, the settings, and the program."""
     if not source.exists():
         raise InputError(f"{source} does not exist; expected a video, or a folder that `headrecon track` wrote")
     known = source / "track.npz" if source.is_dir() else source
-    digest = hashlib.sha256()
-    if known.is_file():
-        with known.open("rb") as stream:
-            digest.update(stream.read(1 << 20))
+    files = [path for path in (known, None if video is None else Path(video)) if path is not None and path.is_file()]
+    found = versions()
     return {
         "source": str(source.resolve()),
-        "bytes": known.stat().st_size if known.is_file() else 0,
-        "start": digest.hexdigest(),
         "video": None if video is None else str(Path(video).resolve()),
+        "files": [fingerprint(path) for path in files],
         "config": asdict(config),
+        "versions": {k: found[k] for k in ("headrecon", "numpy", "torch") if k in found},
     }
 
 
@@ -184,12 +180,6 @@ def focal_known(folder: Path) -> bool:
         return page["config"]["knowledge"]["focal_px"] is not None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def person_of(head: SavedHead) -> Person:
-    """The person of a head that `reconstruct` or `track` wrote."""
-    bald = replace(head, offsets=np.zeros_like(head.offsets))
-    return Person(settled(head.assets, bald.neutral), head.betas, head.offsets, head.licences)
 
 
 def _write(

@@ -6,8 +6,6 @@ For tools that show splats and no meshes, and to compare: the head moves with ev
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -15,15 +13,15 @@ from jaxtyping import Float, Int
 from headrecon.avatars.gaussian.carrier import Places
 from headrecon.avatars.gaussian.features import MotionBasis
 from headrecon.avatars.gaussian.model import GaussianAvatar
-from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig
+from headrecon.avatars.gaussian.seeding import scatter
+from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig, facing
 from headrecon.avatars.gaussian.torso import Sheet
 from headrecon.avatars.protocol import Person
 from headrecon.errors import InputError
-from headrecon.geometry.rotations import matrix_to_quat
 from headrecon.io.meshes.ply import sample_texture
 from headrecon.io.meshes.topology import vertex_normals
 from headrecon.rendering.lighting import Surface, shade_points, soft_front
-from headrecon.saved_head import SavedHead
+from headrecon.saved_head import SavedHead, person_of
 from headrecon.structures import HeadAssets, HeadParams, triangulate
 
 #: Splats of a head unless said otherwise: about 0.7 mm apart on the face.
@@ -54,7 +52,7 @@ def splats_of_mesh(head: SavedHead, count: int = SPLATS) -> GaussianAvatar:
     corners = rest[triangles]
     areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1) / 2
     density = _density(person.assets, triangles, owner)
-    chosen, barycentrics = _scatter(areas * density, count)
+    chosen, barycentrics = scatter(areas * density, np.outer(_R2, np.arange(1, count + 1)) % 1.0)
     apart = np.sqrt(np.maximum((areas * density).sum() / count / density[chosen], 1e-12))
     normals = vertex_normals(rest, triangles)[triangles[chosen]]
     normals = _unit((normals * barycentrics[..., None]).sum(1))
@@ -65,22 +63,13 @@ def splats_of_mesh(head: SavedHead, count: int = SPLATS) -> GaussianAvatar:
     rig = SplatRig(
         Places(chosen, barycentrics),
         offsets=torch.zeros(count, 3),
-        quats_wxyz=matrix_to_quat(torch.from_numpy(_frames(normals))).float(),
+        quats_wxyz=facing(normals),
         log_scales=torch.from_numpy(np.log(np.stack([sigma, sigma, _THICKNESS * sigma], 1))).float(),
         logits=torch.full((count,), float(np.log(_OPACITY / (1 - _OPACITY)))),
         colours=torch.from_numpy(colours).float(),
         corrections=torch.zeros(count, CHANNELS, 1),
     )
     return _avatar(person, rig)
-
-
-def person_of(head: SavedHead) -> Person:
-    """The head with its identity settled, as avatars have it."""
-    a = head.assets
-    betas = head.betas.astype(np.float64)
-    neutral = a.v_template + a.shapedirs[..., : len(betas)] @ betas
-    assets = replace(a, v_template=neutral, shapedirs=np.zeros((a.num_vertices, 3, 0), a.shapedirs.dtype))
-    return Person(assets, betas, head.offsets, head.licences)
 
 
 def _avatar(person: Person, rig: SplatRig) -> GaussianAvatar:
@@ -102,16 +91,6 @@ def _density(
         if name in assets.regions:
             density = density + skin * extra * assets.regions[name][triangles].mean(1)
     return density
-
-
-def _scatter(weights: np.ndarray, count: int) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]]:
-    """Triangles in proportion to their weights, within one of it each, and points spread evenly in each triangle."""
-    ends = np.cumsum(weights)
-    chosen = np.searchsorted(ends, (np.arange(count) + 0.5) / count * ends[-1], side="right")
-    chosen = np.minimum(chosen, len(weights) - 1)
-    u, v = ((np.arange(1, count + 1) * step) % 1.0 for step in _R2)
-    root = np.sqrt(u)  # uniform in a triangle: Osada et al. 2002, "Shape distributions", section 4.2
-    return chosen, np.stack([1 - root, root * (1 - v), root * v], axis=1)
 
 
 def _reach(places: Float[np.ndarray, "N 3"], apart: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
@@ -150,13 +129,6 @@ def _lit(colours: np.ndarray, normals: np.ndarray) -> np.ndarray:
     lit = shade_points(torch.from_numpy(linear).float(), vectors, vectors, soft_front(), Surface(specular=0.0))
     seen = lit.double().numpy().clip(0, 1)
     return np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
-
-
-def _frames(normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 3 3"]:
-    """Rotations whose third column is the normal."""
-    side = np.where(np.abs(normals[:, :1]) < 0.8, [[1.0, 0, 0]], [[0, 1.0, 0]])
-    first = _unit(np.cross(side, normals))
-    return np.stack([first, np.cross(normals, first), normals], axis=-1)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -16,6 +16,9 @@ from headrecon.models.point_model import ParamLayout, PointModel
 from headrecon.models.posed_mesh import posed_vertices
 from headrecon.models.store import load_head
 from headrecon.structures import HeadAssets, LandmarkEmbedding, Licence
+
+if TYPE_CHECKING:
+    from headrecon.avatars.protocol import Person
 
 _DOCUMENTS = ("head.json", "track.json")
 
@@ -52,6 +55,15 @@ class SavedHead:
 def joint_model(assets: HeadAssets) -> PointModel:
     """A `PointModel` for its joints alone."""
     return PointModel(assets, LandmarkEmbedding(np.zeros((0, 3), int), np.zeros((0, 3))))
+
+
+def person_of(head: SavedHead) -> Person:
+    """The head with its identity settled, as avatars have it."""
+    from headrecon.avatars.files import settled
+    from headrecon.avatars.protocol import Person
+
+    bald = SavedHead(head.assets, head.betas, np.zeros_like(head.offsets), head.texture, head.licences)
+    return Person(settled(head.assets, bald.neutral), head.betas, head.offsets, head.licences)
 
 
 def load_saved_head(folder: str | Path, assets: HeadAssets | None = None) -> SavedHead:

@@ -76,6 +76,10 @@ class HeadParams:
         """The five axis-angle poses stacked in the order of `JOINT_NAMES`."""
         return namespace(self.betas).stack([getattr(self, name) for name in POSE_FIELDS], 1)
 
+    def take(self, rows: Any) -> HeadParams:
+        """Some of the batch: a slice, or indices of the arrays' own kind."""
+        return HeadParams(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
     def neutral(self) -> HeadParams:
         """The same identity with no expression, no pose and no translation."""
         zero = HeadParams.zeros(
@@ -178,7 +182,7 @@ class Track:
         """Some of the frames, by their place in this track."""
         return replace(
             self,
-            params=HeadParams(**{f.name: getattr(self.params, f.name)[ids] for f in fields(self.params)}),
+            params=self.params.take(ids),
             cameras=replace(self.cameras, viewmats=self.cameras.viewmats[ids], Ks=self.cameras.Ks[ids]),
             frames=self.frames[ids],
             timestamps_s=self.timestamps_s[ids],

@@ -16,6 +16,7 @@ from headrecon.errors import InputError
 from headrecon.io.images import load_image
 from headrecon.io.tracks import read_track
 from headrecon.io.video_reader import VideoReader
+from headrecon.io.work_folder import fingerprint
 from headrecon.structures import Track
 
 #: Timestamps of a track and its video may differ by this share of the time between two frames.
@@ -126,12 +127,8 @@ class VideoSource:
         raise self._mismatch(f"the track goes to frame {track.frames[-1]}, the video ends before it")
 
     def identity(self) -> dict[str, Any]:
-        digest, size = hashlib.sha256(), self.path.stat().st_size
-        with self.path.open("rb") as stream:  # both ends and the size tell videos apart; all of it may be gigabytes
-            digest.update(stream.read(1 << 20))
-            stream.seek(max(0, size - (1 << 20)))
-            digest.update(stream.read(1 << 20))
-        return {"video_bytes": size, "video_sha256": digest.hexdigest(), "track_sha256": track_digest(self.track)}
+        size, digest = fingerprint(self.path)
+        return {"video_bytes": size, "video_sha256": digest, "track_sha256": track_digest(self.track)}
 
     def _mismatch(self, why: str) -> InputError:
         return InputError(

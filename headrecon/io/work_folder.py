@@ -8,6 +8,7 @@ job's output stands.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -68,6 +69,16 @@ class WorkFolder:
 
 def chunk_name(stage: str, index: int) -> str:
     return f"{stage}-{index:05d}"
+
+
+def fingerprint(path: Path) -> tuple[int, str]:
+    """Size and SHA-256 of both ends (1 MiB each) of a file: enough to tell videos apart; all of it may be gigabytes."""
+    size, digest = path.stat().st_size, hashlib.sha256()
+    with path.open("rb") as stream:
+        digest.update(stream.read(1 << 20))
+        stream.seek(max(0, size - (1 << 20)))
+        digest.update(stream.read(1 << 20))
+    return size, digest.hexdigest()
 
 
 def work_path(target: str | os.PathLike[str]) -> Path:

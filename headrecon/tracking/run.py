@@ -6,7 +6,6 @@ open -> follow the face -> choose segment and keyframes -> identity, focal lengt
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from headrecon.fitting.video.identity import ClipIdentity
 from headrecon.fitting.video.smoothing import noise_level, smooth
 from headrecon.io.runs import Timings, versions
 from headrecon.io.video_reader import VideoInfo, VideoReader
-from headrecon.io.work_folder import WorkFolder, work_folder
+from headrecon.io.work_folder import WorkFolder, fingerprint, work_folder
 from headrecon.perception.face_following import Follower
 from headrecon.perception.face_landmarks import LOOKS, Look
 from headrecon.pipeline import load_engine
@@ -132,19 +131,14 @@ def _from(start: float, progress: Progress | None) -> Progress:
 
 def _job(reader: VideoReader, config: TrackConfig) -> dict[str, Any]:
     """What makes two runs the same: the file, the settings that the kept parts depend on, and the program."""
-    path, size = reader.path, reader.path.stat().st_size
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:  # both ends and the size tell videos apart; all of it may be gigabytes
-        digest.update(stream.read(1 << 20))
-        stream.seek(max(0, size - (1 << 20)))
-        digest.update(stream.read(1 << 20))
+    size, digest = fingerprint(reader.path)
     settings = as_dict(config)
     for name in ("output", "texture"):
         settings.pop(name)
     settings["motion"].pop("smooth")
     settings["follow"].pop("segment")  # parts of another segment have names of their own
     found = versions()
-    return {"schema": "headrecon.track-work/1", "size": size, "sha256": digest.hexdigest(), "settings": settings,
+    return {"schema": "headrecon.track-work/1", "size": size, "sha256": digest, "settings": settings,
             "versions": {k: found[k] for k in ("headrecon", "numpy", "av") if k in found}}  # fmt: skip
 
 

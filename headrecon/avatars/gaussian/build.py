@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.gaussian.carrier import Carrier
@@ -18,6 +18,7 @@ from headrecon.avatars.gaussian.settings import GaussianAvatarConfig
 from headrecon.avatars.gaussian.torso import Sheet, SheetMotion, following, shoulder_sheet
 from headrecon.avatars.gaussian.training import Learner, Scene
 from headrecon.avatars.protocol import Person
+from headrecon.geometry.cameras import project_points, unproject_points
 from headrecon.geometry.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from headrecon.structures import HeadParams
 
@@ -46,7 +47,7 @@ def begin(
     """Set out from footage. train: its rows to learn from; sketch: as in `Scene`. Raises ShapeError where footage and
     person do not fit."""
     params = _tensors(footage.validate().track.params, person, device)
-    learned = HeadParams(**{k: v[torch.as_tensor(train)] for k, v in vars(params).items()})
+    learned = params.take(torch.as_tensor(train))
     basis = motion_basis(person, learned).to(device)
     rest = _rest(learned)
     sheet = _sheet(person, footage, rest, train, config)
@@ -58,7 +59,7 @@ def begin(
     moves = SheetMotion(carrier.sheet_rest, motion)
     posed = []
     for index in look_frames(usable, params):
-        one = HeadParams(**{k: v[index : index + 1] for k, v in vars(params).items()})
+        one = params.take(slice(index, index + 1))
         moved = carrier.pose(one, moves(basis(one)[0, -basis.num_pose :]))
         posed.append((int(index), moved.vertices.cpu().numpy().astype(np.float64)))
     on_sheet = round(config.train.torso_share * config.train.gaussians * 0.6)
@@ -101,21 +102,11 @@ def _sheet(
     found = head.model(one, head.offsets)
     vertices, joints = (t[0].numpy().astype(np.float64) for t in (found.vertices, found.joints))
     neck = vertices[np.argsort(person.assets.v_template[:, 1])[: len(vertices) // 100]].mean(0)
-    camera = footage.track.cameras.numpy()
-    view, k = camera.viewmats[train[0]].astype(np.float64), camera.Ks[train[0]].astype(np.float64)
-    depth = float(view[2, :3] @ neck + view[2, 3])
-    width, height = float(camera.width), float(camera.height)
-    centre_x, centre_y = float(k[0, 2]), float(k[1, 2])
-    pixels = ((0.0, centre_y), (width, centre_y), (centre_x, height))
-    left, right, low = (_unprojected(view, k, depth, pixel) for pixel in pixels)
+    cameras = footage.track.cameras.numpy()
+    camera = replace(cameras, viewmats=cameras.viewmats[train[0]], Ks=cameras.Ks[train[0]])
+    (centre,), (depth,) = project_points(neck[None], camera)
+    pixels = np.array([[0.0, centre[1]], [camera.width, centre[1]], [centre[0], camera.height]])
+    left, right, low = unproject_points(pixels, np.full(3, depth), camera)
     half = _BEYOND * max(abs(left[0] - neck[0]), abs(right[0] - neck[0]))
     bottom = min(float(low[1]), float(neck[1])) - (_BEYOND - 1) * half
     return shoulder_sheet(neck, float(joints[3:, 1].mean()), bottom, float(half))
-
-
-def _unprojected(
-    view: Float[np.ndarray, "4 4"], k: Float[np.ndarray, "3 3"], depth_z: float, pixel: tuple[float, float]
-) -> Float[np.ndarray, " 3"]:
-    """The point of the world at a pixel and depth."""
-    x, y = (pixel[0] - k[0, 2]) / k[0, 0] * depth_z, (pixel[1] - k[1, 2]) / k[1, 1] * depth_z
-    return view[:3, :3].T @ (np.array([x, y, depth_z]) - view[:3, 3])

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from headrecon.avatars.gaussian.sparse import SparseMix, mix_of_faces, mix_of_rows
-from headrecon.geometry.rotations import axis_angle_to_matrix, matrix_to_quat
+from headrecon.geometry.rotations import axis_angle_to_matrix, matrix_to_quat, quat_multiply
 from headrecon.models.head_model import HeadModel
 from headrecon.structures import HeadAssets, HeadParams, triangulate
 
@@ -85,8 +85,10 @@ class Carrier:
         ratio = (area + _TINY) / (self._rest_area + _TINY)
         at_vertices = self._gather(torch.cat([turned.flatten(1), ratio[:, None]], 1))
         turns = _mean_turn(at_vertices[:, :9])
-        base = matrix_to_quat(whole)[0]
-        turns = torch.cat([_times(base, turns[: self.head_count]), turns[self.head_count :]])
+        head_turns = turns[: self.head_count]
+        turns = torch.cat(
+            [quat_multiply(matrix_to_quat(whole).expand_as(head_turns), head_turns), turns[self.head_count :]]
+        )
         return Moved(torch.cat([head, sheet]), turns, at_vertices[:, 9].clamp_min(_TINY).sqrt().clamp(*_STRETCH))
 
     def _triangle_frames(self, vertices: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,13 +116,6 @@ def _mean_turn(matrices: Float[Tensor, "V 9"]) -> Float[Tensor, "V 4"]:
     m00, m01, m02, m10, m11, m12, m20, m21, m22 = matrices.unbind(-1)
     w = (1 + m00 + m11 + m22).clamp_min(0.05)
     return torch.nn.functional.normalize(torch.stack([w, m21 - m12, m02 - m20, m10 - m01], -1), dim=-1)
-
-
-def _times(one: Float[Tensor, " 4"], many: Float[Tensor, "V 4"]) -> Float[Tensor, "V 4"]:
-    """One rotation after each of many: a linear map of the second quaternion."""
-    w, x, y, z = one.unbind()
-    rows = [w, -x, -y, -z, x, w, -z, y, y, z, w, -x, z, -y, x, w]
-    return many @ torch.stack(rows).reshape(4, 4).T
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,7 @@ def fit_gaussian(
 ) -> Fitted:
     """Learn an avatar. Goes on from a checkpoint in `task.folder`, and then ends in the same avatar.
 
-    O(iterations x (pixels + Gaussians)); memory: about 2 kB for each Gaussian and 200 bytes for each pixel of a
-    picture. Raises InputError when the disk is full.
+    O(iterations x (pixels + Gaussians)); memory: `avatars.plan`. Raises InputError when the disk is full.
     """
     report = progress or (lambda stage, fraction: None)
     lens = _lens(task, config, device, report)

@@ -56,16 +56,7 @@ class Nuisances:
 
     def state(self, index: int, leaves: dict[str, Tensor]) -> FrameState:
         """The frame with its corrections."""
-        row = slice(index, index + 1)
-        one = HeadParams(**{k: v[row] for k, v in vars(self.params).items()})
-        params = replace(
-            one,
-            expression=one.expression + leaves["expression"],
-            global_orient=one.global_orient + leaves["global_orient"],
-            transl=one.transl + leaves["transl"],
-            leye_pose=one.leye_pose + leaves["gaze"][:, :3],
-            reye_pose=one.reye_pose + leaves["gaze"][:, 3:],
-        )
+        params = _corrected(self.params.take(slice(index, index + 1)), leaves)
         return FrameState(params, leaves["body"][0], 1 + leaves["gain"][0], leaves["bias"][0])
 
     def prior(self, leaves: dict[str, Tensor]) -> Tensor:
@@ -111,12 +102,15 @@ class Nuisances:
 
     def refined(self) -> HeadParams:
         """The track's parameters with the corrections in them."""
-        p = self.params
-        return replace(
-            p,
-            expression=p.expression + self.rows["expression"],
-            global_orient=p.global_orient + self.rows["global_orient"],
-            transl=p.transl + self.rows["transl"],
-            leye_pose=p.leye_pose + self.rows["gaze"][:, :3],
-            reye_pose=p.reye_pose + self.rows["gaze"][:, 3:],
-        )
+        return _corrected(self.params, self.rows)
+
+
+def _corrected(params: HeadParams, rows: dict[str, Tensor]) -> HeadParams:
+    return replace(
+        params,
+        expression=params.expression + rows["expression"],
+        global_orient=params.global_orient + rows["global_orient"],
+        transl=params.transl + rows["transl"],
+        leye_pose=params.leye_pose + rows["gaze"][:, :3],
+        reye_pose=params.reye_pose + rows["gaze"][:, 3:],
+    )

@@ -11,9 +11,10 @@ from scipy.spatial import KDTree
 
 from headrecon.avatars.footage import Footage
 from headrecon.avatars.gaussian.carrier import Carrier, Places
-from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig
+from headrecon.avatars.gaussian.splat_rig import CHANNELS, SplatRig, facing
 from headrecon.geometry.cameras import camera_centers, project_points, to_homogeneous_image
 from headrecon.geometry.mesh import face_areas, face_normals, vertex_normals
+from headrecon.io.meshes.ply import sample_texture
 from headrecon.ops.rasterize import rasterize
 from headrecon.structures import Cameras, HeadAssets, HeadParams, triangulate
 
@@ -140,11 +141,22 @@ def _sampled(
     if not count or not len(triangles):
         return Places(np.zeros(0, np.int64), np.zeros((0, 3)))
     share = face_areas(rest, carrier.triangles[triangles]) * density
-    edges = np.concatenate([[0.0], np.cumsum(share) / share.sum()])
-    picked = np.searchsorted(edges, (np.arange(count) + 0.5) / count, side="right") - 1
-    a, b = rng.random((2, count))
-    root = np.sqrt(a)  # uniform over a triangle (Turk, Graphics Gems, 1990)
-    return Places(triangles[np.clip(picked, 0, len(triangles) - 1)], np.stack([1 - root, root * (1 - b), root * b], 1))
+    chosen, barycentrics = scatter(share, rng.random((2, count)))
+    return Places(triangles[chosen], barycentrics)
+
+
+def scatter(
+    weights: Float[np.ndarray, " T"], spots: Float[np.ndarray, "2 N"]
+) -> tuple[Int[np.ndarray, " N"], Float[np.ndarray, "N 3"]]:
+    """Triangles in proportion to their weights, within one of it each, and where in them spots of a unit square lie.
+
+    Uniform in a triangle where spots are: Osada et al., "Shape distributions", ACM TOG 2002, section 4.2.
+    """
+    count = spots.shape[1]
+    ends = np.cumsum(weights)
+    chosen = np.searchsorted(ends, (np.arange(count) + 0.5) / count * ends[-1], side="right")
+    root, v = np.sqrt(spots[0]), spots[1]
+    return np.minimum(chosen, len(weights) - 1), np.stack([1 - root, root * (1 - v), root * v], axis=1)
 
 
 def look_at(carrier: Carrier, looks: Looks, places: Places) -> Seen:
@@ -202,10 +214,7 @@ def _painted(assets: HeadAssets, places: Places, texture_srgb: UInt8[np.ndarray,
     """The texture's colours at places on the head."""
     corners = triangulate(assets.uv_faces)[0][places.triangles]
     uv = (assets.uvs[corners] * places.barycentrics[..., None]).sum(1)
-    height, width = texture_srgb.shape[:2]
-    x = np.clip((uv[:, 0] * width).astype(int), 0, width - 1)
-    y = np.clip(((1 - uv[:, 1]) * height).astype(int), 0, height - 1)
-    return texture_srgb[y, x] / 255.0
+    return sample_texture(texture_srgb, uv) / 255.0
 
 
 def _wanted(carrier: Carrier, looks: Looks, places: Places) -> Bool[np.ndarray, " N"]:
@@ -260,19 +269,12 @@ def _rig(
     return SplatRig(
         places=places,
         offsets=_float(normals * height_m[:, None]),
-        quats_wxyz=_float(_from_z(normals)),
+        quats_wxyz=facing(normals),
         log_scales=_float(np.log(scales)),
         logits=_float(np.where(seen, _SEEN_LOGIT, _UNSEEN_LOGIT)),
         colours=_float(colours),
         corrections=torch.zeros(len(places), CHANNELS, num_features),
     )
-
-
-def _from_z(normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N 4"]:
-    """Quaternions that turn +z to the normals (half-way vector; -z needs its own axis)."""
-    quats = np.concatenate([1 + normals[:, 2:], -normals[:, 1:2], normals[:, :1], np.zeros((len(normals), 1))], 1)
-    quats[np.linalg.norm(quats, axis=1) < 1e-6] = (0.0, 1.0, 0.0, 0.0)
-    return quats / np.linalg.norm(quats, axis=1, keepdims=True)
 
 
 def _float(values: np.ndarray) -> torch.Tensor:

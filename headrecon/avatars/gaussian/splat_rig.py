@@ -78,3 +78,10 @@ def rotated(quats_wxyz: Float[Tensor, "N 4"], vectors: Float[Tensor, "N 3"]) -> 
     axis = quats_wxyz[:, 1:]
     once = 2 * torch.linalg.cross(axis, vectors)
     return vectors + quats_wxyz[:, :1] * once + torch.linalg.cross(axis, once)
+
+
+def facing(normals: Float[np.ndarray, "N 3"]) -> Float[Tensor, "N 4"]:
+    """Unit quaternions that turn +z to unit normals the short way (half-way vector; -z needs an axis of its own)."""
+    quats = np.concatenate([1 + normals[:, 2:], -normals[:, 1:2], normals[:, :1], np.zeros((len(normals), 1))], 1)
+    quats[np.linalg.norm(quats, axis=1) < 1e-6] = (0.0, 1.0, 0.0, 0.0)
+    return torch.as_tensor(quats / np.linalg.norm(quats, axis=1, keepdims=True), dtype=torch.float32)

@@ -120,7 +120,6 @@ class Learner:
         self.sheet_motion = sheet_motion.clone().requires_grad_()
         self._take_up(rig, rig.colours.detach().clone())
         self.strain = Strain.zeros(len(rig), scene.carrier.device)
-        self.last_loss = math.nan
 
     def _take_up(self, rig: SplatRig, seeds_srgb: Float[Tensor, "N 3"]) -> None:
         self.rig = rig.with_tensors({k: t.detach().clone().requires_grad_() for k, t in rig.tensors().items()})
@@ -180,8 +179,7 @@ class Learner:
         if self.step_number % len(scene.train) == 0:
             self.nuisances.centre(scene.train)
         self._divide()
-        self.last_loss = float(difference.detach())
-        return self.last_loss
+        return float(difference.detach())
 
     def painter(self) -> Painter:
         """What draws frames as things stand now."""
