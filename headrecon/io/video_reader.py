@@ -7,7 +7,7 @@ end too early, headers that claim absurd sizes. What was mended or left out is c
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +86,10 @@ class VideoReader:
         Earlier frames are decoded and passed over, so that every frame has the same index and time however it is
         reached. Constant memory. Frames of another size than the first are scaled to it.
         """
+        yield from self._walk(lambda index: index >= start)
+
+    def _walk(self, wanted: Callable[[int], bool]) -> Iterator[VideoFrame]:
+        """All frames are decoded, in order; those that are wanted are turned into pictures."""
         import av
 
         self._counts = counts = _Counts()
@@ -97,7 +101,7 @@ class VideoReader:
                 if decoded is None:
                     continue
                 counts.read += 1
-                if index < start:
+                if not wanted(index):
                     continue
                 try:
                     image = self._upright(decoded)
@@ -112,15 +116,13 @@ class VideoReader:
 
         Raises InputError when the video does not hold them (any more).
         """
-        wanted = sorted(set(indices))
+        wanted = set(indices)
         found: dict[int, np.ndarray] = {}
-        if wanted:
-            for frame in self.frames(wanted[0]):
-                if frame.index in wanted:
-                    found[frame.index] = frame.image_srgb
-                if frame.index >= wanted[-1]:
-                    break
-        missing = [i for i in wanted if i not in found]
+        for frame in self._walk(wanted.__contains__) if wanted else ():
+            found[frame.index] = frame.image_srgb
+            if len(found) == len(wanted):
+                break
+        missing = sorted(wanted - found.keys())
         if missing:
             raise InputError(f"{self.path}: frame {missing[0]} cannot be read again; was the file changed meanwhile?")
         return found

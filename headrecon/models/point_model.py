@@ -200,7 +200,8 @@ class PointModel:
         arm = np.where(inside[:, None], moved - self._omega[:, None] * pos[k], 0.0)
         parent = self._parents[k]
         frame = so3.left_jacobian(omega) if parent < 0 else rot[parent] @ so3.left_jacobian(omega)
-        return -so3.skew(self._sum_pairs(arm)) @ frame
+        turning = so3.skew(self._sum_pairs(arm))
+        return (turning.reshape(-1, 3) @ -frame).reshape(turning.shape)  # one product, not one a point
 
     def _add_pose_corrections(self, jac: np.ndarray, x: np.ndarray, local: np.ndarray, pair_rot: np.ndarray) -> None:
         """FLAME's pose-corrective blendshapes: linear in the entries of R_j, whose derivative is [Jl d]x R_j."""

@@ -13,6 +13,7 @@ from PIL import Image
 from headrecon.geometry.cameras import crop_cameras, project_points
 from headrecon.io.video_reader import VideoReader
 from headrecon.models.moving_head import MovingHead
+from headrecon.ops.samples import DEFAULT_NEAR_Z
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.pictures import draw
 from headrecon.structures import Cameras, Mesh, Track
@@ -105,17 +106,35 @@ def drawn_over(
     camera: Cameras,
     opacity: float,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """Plain geometry blended over a picture."""
-    look = RenderOptions(background_srgb=None, supersample=1)
-    picture = next(draw(Mesh(vertices, head.assets.faces), camera, Appearance(), look))
-    rows, columns = (np.flatnonzero(picture.alpha.any(axis)) for axis in (1, 0))
-    if not len(rows):
+    """Plain geometry blended over a picture. Only the part of it that the head may cover is drawn."""
+    left, top, right, bottom = _reach(vertices, camera)
+    if left >= right or top >= bottom:
         return image_srgb
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    cut = crop_cameras(camera, (left, top, right, bottom), (right - left, bottom - top))
+    look = RenderOptions(background_srgb=None, supersample=1)
+    picture = next(draw(Mesh(vertices, head.assets.faces), cut, Appearance(), look))
+    box = slice(top, bottom), slice(left, right)
     out = image_srgb.copy()
-    share = picture.alpha[box][..., None] * np.float32(opacity)
-    out[box] = (out[box] * (1 - share) + picture.image_srgb[box] * (255 * share) + 0.5).astype(np.uint8)
+    share = picture.alpha[..., None] * np.float32(opacity)
+    drawn = picture.image_srgb * np.float32(255)
+    below = out[box].astype(np.float32)
+    drawn -= below
+    drawn *= share
+    below += drawn
+    below += np.float32(0.5)
+    out[box] = below.astype(np.uint8)
     return out
+
+
+def _reach(vertices: Float[np.ndarray, "V 3"], camera: Cameras) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of what the head may cover of the picture."""
+    pixels, depth = project_points(vertices.astype(np.float64), camera)
+    if depth.min() < DEFAULT_NEAR_Z:
+        return 0, 0, camera.width, camera.height
+    size = [camera.width, camera.height]
+    left, top = np.clip(np.floor(pixels.min(0)), 0, size).astype(int).tolist()
+    right, bottom = np.clip(np.ceil(pixels.max(0)), 0, size).astype(int).tolist()
+    return left, top, right, bottom
 
 
 def _scaled(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

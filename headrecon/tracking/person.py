@@ -15,7 +15,6 @@ from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.identity import ClipIdentity, fit_identity
 from headrecon.fitting.video.keyframes import choose_keyframes, choose_turns
 from headrecon.fitting.video.openings import Openings
-from headrecon.fitting.video.skin_focal import focal_of_skin
 from headrecon.io.exif import FocalHint
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.work_folder import WorkFolder
@@ -77,6 +76,8 @@ class PersonFinder:
         self, identity: ClipIdentity, turns: list[int], pictures: Pictures, points: Points, believed: FocalHint
     ) -> FocalHint | None:
         """The focal length by the skin of the frames `turns`, each posed by its landmarks first."""
+        from headrecon.fitting.video.skin_focal import focal_of_skin  # imports torch, which drafts do without
+
         size = (self.reader.info.width, self.reader.info.height)
         fitter = FrameFitter(identity.person, identity.focal_px, size, identity.openings)
         camera = identity.fit.pinholes[0]

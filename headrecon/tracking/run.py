@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,7 +161,7 @@ class _Run:
 
     def result(self) -> TrackResult:
         config, info = self.config, self.reader.info
-        with self.timings.stage("look"):
+        with self.timings.stage("look"), self._loading_ahead():
             self.warnings += look_at_all(self.reader, self._follower(), self.work, self._frame_progress(
                 "following the face", _LOOK, _IDENTITY))  # fmt: skip
             clip = ClipFeatures.of(seen_chunks(self.work))
@@ -195,6 +196,14 @@ class _Run:
             warnings=tuple(dict.fromkeys(self.warnings)),
             timings=self.timings,
         )
+
+    @contextmanager
+    def _loading_ahead(self) -> Iterator[None]:
+        """What the next stage needs is unpacked while the frames are looked at; errors come when it is used."""
+        with ThreadPoolExecutor(1) as helper:
+            if self.config.keyframes.refine:
+                helper.submit(lambda: self.engine.refiner)
+            yield
 
     def _frame_progress(self, stage: str, start: float, end: float) -> Callable[[int], None]:
         """Progress by frames done."""

@@ -9,7 +9,6 @@ import numpy as np
 from headrecon.io.cameras import write_transforms
 from headrecon.io.images import save_png
 from headrecon.io.video_reader import VideoReader
-from headrecon.perception.tracked_mask import tracked_mask
 from headrecon.tracking.run import TrackResult
 from headrecon.tracking.seen import ahead
 
@@ -20,6 +19,8 @@ def write_training_frames(folder: Path, result: TrackResult, reader: VideoReader
     A frame in which nobody is seen has an empty mask. Entries of `transforms.json` are in the order of `track.npz` and
     name time and place there, as trainers that move a head model want it.
     """
+    from headrecon.perception.tracked_mask import tracked_mask  # imports SciPy, which drafts do without
+
     track = result.track
     for name in ("frames", "masks"):
         (folder / name).mkdir()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -188,6 +190,22 @@ def test_a_clip_without_a_face_is_refused_and_leaves_nothing(tmp_path, capsys):
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("headrecon: no face was found in any of the 6 frames")
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+@pytest.mark.native
+def test_a_draft_does_without_torch_and_scipy(astronaut_image, tmp_path):
+    """Importing torch alone takes as long as forty frames."""
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 3))
+    code = (
+        "import sys\n"
+        "from headrecon.cli import main\n"
+        "code = main(['track', sys.argv[1], '--out', sys.argv[2], '--preset', 'draft'])\n"
+        "heavy = sorted({'torch', 'scipy', 'pandas', 'skimage'} & set(sys.modules))\n"
+        "sys.exit(code or (f'{heavy} were imported' if heavy else 0))\n"
+    )
+    command = [sys.executable, "-c", code, str(clip), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
