@@ -66,10 +66,10 @@ class Reconstruction:
     photos that were given and not used. cameras_known: all stand in one world, that of the file they came from.
     fit: joint, one row per photo in the order of `photos`.
     surface: what overlapping photos agree on, where there were enough of them: observed vertices, deviations, offsets.
-    neutral: the identity at rest, +y up, facing +z, with what the photos showed of the skin and the hair's volume
-    (`offsets`, metres on the neutral head). colours: texture, normal map and the photo's light. relight: another light
-    to show the head in. metric: figures such as `ipd_mm` or `distance_m`, each with `value`, `sigma` and a 90 %
-    interval.
+    neutral: the identity at rest, +y up, facing +z, with what the photos showed of the skin, the hair's volume, and the
+    eyes seated behind their lids (`offsets`, metres on the neutral head). colours: texture, normal map and the photo's
+    light. relight: another light to show the head in. metric: figures such as `ipd_mm` or `distance_m`, each with
+    `value`, `sigma` and a 90 % interval.
     """
 
     config: ReconstructConfig
@@ -77,6 +77,7 @@ class Reconstruction:
     assets: HeadAssets
     fit: LandmarkFit
     neutral: Float[np.ndarray, "V 3"]
+    offsets: Float[np.ndarray, "V 3"]
     landmarks: dict[str, Float[np.ndarray, "L 3"]]
     colours: Colours
     metric: dict[str, Any]
@@ -88,11 +89,6 @@ class Reconstruction:
     relight: Lighting | None = None
     left_out: tuple[LeftOut, ...] = ()
     cameras_known: bool = False
-
-    @property
-    def offsets(self) -> Float[np.ndarray, "V 3"] | None:
-        """What the head has beside the model's identity, metres on the neutral head: skin and hair."""
-        return _sum(self.surface, self.hair)
 
     @property
     def image(self) -> LoadedImage:
@@ -194,7 +190,8 @@ def reconstruct(
         report("shaping the hair", 0.4)
         with timings.stage("hair"):
             hair = stages.lift_hair(engine, fit, sittings)
-    neutral, posed = stages.heads(engine, fit, _sum(surface, hair))
+    offsets = stages.seated(engine, fit, _sum(surface, hair))
+    neutral, posed = stages.heads(engine, fit, offsets)
     report("painting the texture", 0.45)
     with timings.stage("texture"):
         paint = stages.sketch if config.texture.detail == "sketch" else stages.paint
@@ -209,6 +206,7 @@ def reconstruct(
         assets=engine.assets,
         fit=fit,
         neutral=neutral,
+        offsets=offsets,
         landmarks=_named_landmarks(engine.assets, posed[0] if config.output.posed else neutral),
         colours=colours,
         metric={**fit.figures, **fit.view_figures[0]},

@@ -205,6 +205,14 @@ def lift_hair(engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting]) -> 
     return hair.lift_hair(engine.head_model, fit.of_view(0).params, _photo(fit.of_view(0), sittings[0]))
 
 
+def seated(engine: Engine, fit: LandmarkFit, offsets: Float[np.ndarray, "V 3"] | None) -> Float[np.ndarray, "V 3"]:
+    """The offsets, and what puts the eyes behind their lids."""
+    from headrecon.models.eye_sockets import seat_eyes
+
+    found = seat_eyes(engine.assets, heads(engine, replace(fit, flat=fit.flat[:1]), offsets)[0])
+    return found if offsets is None else found + offsets
+
+
 def heads(
     engine: Engine, fit: LandmarkFit, offsets: Float[np.ndarray, "V 3"] | None
 ) -> tuple[Float[np.ndarray, "V 3"], tuple[Float[np.ndarray, "V 3"], ...]]:

@@ -18,7 +18,7 @@ from headrecon.stages import Sitting
 if TYPE_CHECKING:
     from headrecon.tracking.run import TrackResult
 
-Painted = tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "N N 3"] | None, Float[np.ndarray, "V 3"] | None]
+Painted = tuple[UInt8[np.ndarray, "S S 3"], UInt8[np.ndarray, "N N 3"] | None, Float[np.ndarray, "V 3"]]
 
 
 def best_keyframe(marks: Float[np.ndarray, "K 478 3"]) -> int:
@@ -29,7 +29,8 @@ def best_keyframe(marks: Float[np.ndarray, "K 478 3"]) -> int:
 
 
 def clip_texture(result: TrackResult, reader: VideoReader) -> Painted:
-    """Texture, relief and hair (offsets of the neutral head) from one keyframe, made as `reconstruct` does."""
+    """Texture, relief and offsets of the neutral head (hair, seat of the eyes) from one keyframe, as `reconstruct`
+    makes them."""
     config, engine = result.config, result.engine
     best = best_keyframe(np.stack([face.landmarks for _, face in result.keyframes]).astype(np.float64))
     index, face = result.keyframes[best]
@@ -39,12 +40,14 @@ def clip_texture(result: TrackResult, reader: VideoReader) -> Painted:
     image = replace(from_array(picture), path=Path(f"{result.video.path.name} frame {index}"))
     if config.texture.detail == "sketch":
         sitting = Sitting(image, face)
-        neutral, posed = stages.heads(engine, fit, None)
-        return stages.sketch(engine, fit, [sitting], (neutral, posed, None), config.texture.size).texture, None, None
+        offsets = stages.seated(engine, fit, None)
+        neutral, posed = stages.heads(engine, fit, offsets)
+        return stages.sketch(engine, fit, [sitting], (neutral, posed, None), config.texture.size).texture, None, offsets
     from headrecon.perception.person_mask import person_mask
 
     sitting = Sitting(image, face, person_mask(picture, engine.networks, face))
     hair = stages.lift_hair(engine, fit, [sitting])
-    neutral, posed = stages.heads(engine, fit, hair.offsets)
+    offsets = stages.seated(engine, fit, hair.offsets)
+    neutral, posed = stages.heads(engine, fit, offsets)
     colours = stages.paint(engine, fit, [sitting], (neutral, posed, hair), config.texture.size)
-    return colours.texture, colours.normal_map, hair.offsets
+    return colours.texture, colours.normal_map, offsets

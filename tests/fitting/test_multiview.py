@@ -26,6 +26,7 @@ from headrecon.fitting.multiview.sweep import Samples
 from headrecon.fitting.multiview.views import PosedView, Views
 from headrecon.fitting.photo import LandmarkFitter
 from headrecon.geometry.cameras import look_at, project_points
+from headrecon.models.eye_sockets import LID_RIM_M, eye_sockets
 from headrecon.ops.interpolate import interpolate
 from headrecon.ops.rasterize import rasterize, to_homogeneous_image
 from headrecon.structures import Cameras
@@ -225,6 +226,7 @@ def test_the_membrane_has_the_deviation_that_it_says() -> None:
     dense = np.linalg.inv(membrane.precision.toarray())
     assert np.sqrt(np.median(np.diag(dense))) == pytest.approx(0.002, rel=0.25)
     near = np.abs(dense) / np.sqrt(np.outer(np.diag(dense), np.diag(dense)))
+    near = near[: len(membrane.vertex), : len(membrane.vertex)]
     at = fitter().surface.assets.v_template[membrane.vertex]
     apart = np.linalg.norm(at[:, None] - at, axis=2)
     assert np.median(near[(apart > 0) & (apart < 0.006)]) > 0.8
@@ -233,9 +235,35 @@ def test_the_membrane_has_the_deviation_that_it_says() -> None:
 
 def test_loose_parts_go_with_the_skin_around_them() -> None:
     surface, membrane = fitter().surface, fitter().membrane
-    moved = membrane.carry @ np.tile([0.0, 0.001, 0.0], (len(membrane.vertex), 1))
+    moved = membrane.carry @ np.tile([0.0, 0.001, 0.0], (membrane.carry.shape[1], 1))
     used = np.unique(surface.triangles)
     np.testing.assert_allclose(moved[used], np.tile([0.0, 0.001, 0.0], (len(used), 1)), atol=1e-9)
+
+
+def test_rims_of_lids_go_with_their_eyeball() -> None:
+    surface, membrane = fitter().surface, fitter().membrane
+    sockets = eye_sockets(surface.assets)
+    assert sockets and len(sockets) == membrane.carry.shape[1] - len(membrane.vertex)
+    shift = np.array([0.0, 0.002, 0.001])
+    for number, socket in enumerate(sockets):
+        only = np.zeros((membrane.carry.shape[1], 3))
+        only[len(membrane.vertex) + number] = shift
+        moved = membrane.carry @ only
+        rim = np.intersect1d(socket.near[socket.distance < LID_RIM_M], membrane.vertex)
+        assert len(rim)
+        with_it = np.concatenate([socket.eyeball, rim])
+        np.testing.assert_allclose(moved[with_it], np.tile(shift, (len(with_it), 1)), atol=1e-12)
+        away = np.setdiff1d(membrane.vertex, socket.near)
+        np.testing.assert_allclose(moved[away], 0.0, atol=1e-12)
+
+
+def test_an_eyeball_goes_with_the_skin_around_it() -> None:
+    membrane = fitter().membrane
+    # The most probable eyeball under a shift of all skin is the shift itself.
+    precision, skin = membrane.precision.toarray(), len(membrane.vertex)
+    shift = np.tile([0.001, 0.0, 0.0], (skin, 1))
+    eyes = np.linalg.solve(precision[skin:, skin:], -precision[skin:, :skin] @ shift)
+    np.testing.assert_allclose(eyes, np.tile([0.001, 0.0, 0.0], (len(eyes), 1)), atol=1e-9)
 
 
 def test_exact_measurements_give_the_offsets_back() -> None:
@@ -249,13 +277,13 @@ def test_exact_measurements_give_the_offsets_back() -> None:
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     one = np.ones(len(face))
     samples = Samples(np.zeros(len(face), int), face, weights, 0 * one, 1e-4 * one, normal, one, one)
-    rows = rows_of(surface, membrane, samples, x[None])
+    rows = rows_of(surface, samples, x[None])
     truth = bump()
-    wanted = rows @ truth[membrane.vertex].reshape(-1)
+    wanted = rows @ truth.reshape(-1)
     wanted[:300] += 0.02  # gross errors are to be left out
     found = solve_displacement(surface, membrane, samples, rows, wanted, SolveOptions(together=1.0))
     assert found.weight[:300].max() < 0.01
-    error = rows @ found.offsets[membrane.vertex].reshape(-1) - rows @ truth[membrane.vertex].reshape(-1)
+    error = rows @ (found.offsets - truth).reshape(-1)
     assert np.sqrt(np.mean(error**2)) < 5e-5
     none = samples.take(np.zeros(0, int))
     nothing = solve_displacement(surface, membrane, none, rows[:0], wanted[:0], SolveOptions())

@@ -51,10 +51,8 @@ def blended_rotations(surface: Surface, params: Float[np.ndarray, " P"]) -> Floa
     return np.einsum("vj,jab->vab", surface.assets.lbs_weights.astype(np.float64), rotations)
 
 
-def rows_of(
-    surface: Surface, membrane: Membrane, samples: Samples, params: Float[np.ndarray, "C P"]
-) -> scipy.sparse.csr_matrix:
-    """[N, 3D]: how offsets of the moving vertices (x, y, z of each) move each sample along its normal as posed."""
+def rows_of(surface: Surface, samples: Samples, params: Float[np.ndarray, "C P"]) -> scipy.sparse.csr_matrix:
+    """[N, 3V]: how offsets of all vertices (x, y, z of each) move each sample along its normal as posed."""
     import scipy.sparse as sp
 
     corners = surface.triangles[samples.face]
@@ -64,9 +62,9 @@ def rows_of(
         own = samples.view == view
         directions[own] = np.einsum("na,nkab->nkb", samples.normal[own], turned[corners[own]])
     values = samples.barycentrics[:, :, None] * directions
-    columns = 3 * membrane.place[corners][..., None] + np.arange(3)
+    columns = 3 * corners[..., None] + np.arange(3)
     rows = np.broadcast_to(np.arange(len(samples))[:, None, None], values.shape)
-    shape = (len(samples), 3 * len(membrane.vertex))
+    shape = (len(samples), 3 * surface.assets.num_vertices)
     return sp.csr_matrix((values.reshape(-1), (rows.reshape(-1), columns.reshape(-1))), shape=shape)
 
 
@@ -81,10 +79,11 @@ def solve_displacement(
     """rows @ offsets = wanted as well as the measurements' deviations and the prior say. No samples: all zero."""
     import scipy.sparse as sp
 
+    rows = rows @ sp.kron(membrane.carry, sp.identity(3), format="csr")
     prior = sp.kron(membrane.precision, sp.identity(3), format="csc")
     sigma = options.widen * samples.sigma
     precision = 1.0 / (options.together * sigma**2)
-    solution, factors = np.zeros(3 * len(membrane.vertex)), None
+    solution, factors = np.zeros(prior.shape[0]), None
     weight = np.ones(len(samples))
     # Wide at first: what is an outlier shows only when the surface lies near most measurements.
     for cut in np.geomspace(4 * options.cut, options.cut, max(options.rounds, 1)):
@@ -95,7 +94,7 @@ def solve_displacement(
         # Weights change little: the first factors lead conjugate gradients to the later answers in a few steps.
         factors = factors or factorised(matrix)
         solution = _by_gradients(matrix, right, solution, factors)
-    own = before = np.zeros(len(membrane.place))
+    own = before = np.zeros(surface.assets.num_vertices)
     if options.draws > 0 and factors is not None:
         own, before = _deviations(surface, membrane, matrix, rows, weight * precision, factors, options.draws)
     moved = solution.reshape(-1, 3)
@@ -132,23 +131,19 @@ def _deviations(
     factors: Callable[[np.ndarray], np.ndarray],
     draws: int,
 ) -> tuple[Float[np.ndarray, " V"], Float[np.ndarray, " V"]]:
-    """Along the normal, after and before the photos, from draws: A^-1 (F z + B^T W^1/2 z') has covariance A^-1."""
-    import scipy.sparse as sp
-
+    """Along the normal (of what has none, in any direction), after and before the photos, from draws:
+    A^-1 (F z + B^T W^1/2 z') has covariance A^-1."""
     rng = np.random.default_rng(0)
-    count = len(membrane.vertex)
-    normals = surface.normals(surface.assets.v_template.astype(np.float64))[membrane.vertex]
-    after, before, zero = np.zeros(count), np.zeros(count), np.zeros(3 * count)
-    alone = factorised(sp.csc_matrix(membrane.precision))
+    normals = surface.normals(surface.assets.v_template.astype(np.float64))
+    lone = np.linalg.norm(normals, axis=1) < 0.5  # inside of the mouth, eyes, teeth
+    alone = factorised(membrane.precision.tocsc())
+    totals, zero = np.zeros((2, len(normals))), np.zeros(matrix.shape[0])
     for _ in range(draws):
-        noise = membrane.factor @ rng.standard_normal((count, 3))
+        noise = membrane.factor @ rng.standard_normal((membrane.factor.shape[1], 3))
         seen = rows.T @ (np.sqrt(precision) * rng.standard_normal(len(precision)))
-        after += (_by_gradients(matrix, noise.reshape(-1) + seen, zero, factors).reshape(-1, 3) * normals).sum(1) ** 2
-        before += (alone(noise) * normals).sum(1) ** 2
-    lone = np.linalg.norm(normals, axis=1) < 0.5  # inside of the mouth: no normal of the skin
-    out = []
-    for total in (after, before):
-        deviation = np.sqrt(total / draws)
-        deviation[lone] = deviation[~lone].max(initial=0.0)
-        out.append(np.asarray(abs(membrane.carry) @ deviation).reshape(-1))
-    return out[0], out[1]
+        after = _by_gradients(matrix, noise.reshape(-1) + seen, zero, factors).reshape(-1, 3)
+        for total, drawn in zip(totals, (after, alone(noise)), strict=True):
+            moved = membrane.carry @ drawn
+            total += np.where(lone, (moved**2).sum(1) / 3, (moved * normals).sum(1) ** 2)
+    after_photos, before_photos = np.sqrt(totals / draws)
+    return after_photos, before_photos

@@ -1,4 +1,5 @@
-"""What is known of offsets before any photo: smooth, small, and loose parts (eyes, teeth) go with the skin.
+"""What is known of offsets before any photo: smooth, small; loose parts (eyes, teeth) go with the skin, and the rims of
+lids with their eyeball.
 
 A Gaussian field over the skin with a Matern covariance, by its sparse precision Q = t^2 (k^2 M + K) M^-1 (k^2 M + K)
 of linear finite elements (Lindgren, Rue and Lindstrom, "An explicit link between Gaussian fields and Gaussian Markov
@@ -12,16 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from headrecon.fitting.multiview.surface import Surface
 from headrecon.geometry.mesh import adjacency, cotangent_laplacian
+from headrecon.models.eye_sockets import EyeSocket, eye_sockets
 
 if TYPE_CHECKING:
     import scipy.sparse
 
 #: Reach of the skin around a loose part that carries it, metres.
 _CARRIED_M = 0.008
+#: Deviation of an eyeball from the mean of the skin around it, metres.
+_EYE_SIGMA_M = 0.0003
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,12 @@ class MembraneOptions:
 
 @dataclass(frozen=True)
 class Membrane:
-    """vertex: the D skin vertices that move, as the model counts them. place: of each model vertex among them, or -1.
+    """vertex: the D skin vertices that move, as the model counts them; after them come unknowns of E eyeballs.
 
-    factor: F with Q = F F^T. carry: [V,D], offsets of all vertices from those of the skin.
+    factor: F with Q = F F^T. carry: [V,D+E], offsets of all vertices from the unknowns.
     """
 
     vertex: Int[np.ndarray, " D"]
-    place: Int[np.ndarray, " V"]
     precision: scipy.sparse.csr_matrix
     factor: scipy.sparse.csr_matrix
     carry: scipy.sparse.csr_matrix
@@ -57,36 +60,78 @@ class Membrane:
         moving = surface.triangles[np.isin(label[surface.triangles[:, 0]], own)]
         vertex, flat = np.unique(moving, return_inverse=True)
         local = flat.reshape(-1, 3)
-        place = np.full(count, -1)
-        place[vertex] = np.arange(len(vertex))
         corners = at[moving]
         areas = 0.5 * np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
         mass = np.maximum(np.bincount(local.reshape(-1), np.repeat(areas / 3, 3), len(vertex)), 1e-10)
         kappa2 = 8.0 / options.range_m**2
         tau2 = 1.0 / (4 * np.pi * kappa2 * options.sigma_m**2)
         stiff = sp.diags(kappa2 * mass) + cotangent_laplacian(at[vertex], local)
-        factor = sp.csr_matrix(np.sqrt(tau2) * stiff @ sp.diags(mass**-0.5))
-        carry = _carry(at, label, np.isin(label, own), vertex, surface)
-        return Membrane(vertex, place, sp.csr_matrix(factor @ factor.T), factor, carry)
+        eyes = eye_sockets(surface.assets)
+        around = [_skin_around(at[eye.eyeball], at[vertex]) for eye in eyes]
+        factor = _with_eyes(sp.csr_matrix(np.sqrt(tau2) * stiff @ sp.diags(mass**-0.5)), around)
+        used = np.zeros(count, bool)
+        used[np.unique(surface.triangles)] = True
+        parts = [np.flatnonzero(label == part) for part in np.unique(label[used & ~np.isin(label, own)])]
+        carry = _carry(surface, vertex, eyes, parts)
+        return Membrane(vertex, sp.csr_matrix(factor @ factor.T), factor, carry)
+
+
+def _skin_around(part: Float[np.ndarray, "N 3"], skin: Float[np.ndarray, "D 3"]) -> Float[np.ndarray, " D"]:
+    """Shares of the skin's vertices in what carries a loose part; their sum is 1."""
+    from scipy.spatial import KDTree
+
+    distance = KDTree(part).query(skin)[0]
+    share = np.exp(-0.5 * ((distance - distance.min()) / _CARRIED_M) ** 2)
+    share[share <= 0.01] = 0.0
+    return share / share.sum()
+
+
+def _with_eyes(factor: scipy.sparse.csr_matrix, around: list[Float[np.ndarray, " D"]]) -> scipy.sparse.csr_matrix:
+    """The skin's factor with an unknown for each eyeball, tied to the skin around it."""
+    import scipy.sparse as sp
+
+    size = factor.shape[0]
+    blocks = [sp.vstack([factor, sp.csr_matrix((len(around), size))])]
+    for eye, share in enumerate(around):
+        near = np.flatnonzero(share)
+        tie = np.sqrt(share[near]) / _EYE_SIGMA_M
+        rows = np.concatenate([near, np.full(len(near), size + eye)])
+        columns = np.tile(np.arange(len(near)), 2)
+        blocks.append(
+            sp.csr_matrix((np.concatenate([tie, -tie]), (rows, columns)), shape=(size + len(around), len(near)))
+        )
+    return sp.csr_matrix(sp.hstack(blocks))
 
 
 def _carry(
-    at: np.ndarray, label: np.ndarray, moves: np.ndarray, vertex: np.ndarray, surface: Surface
+    surface: Surface,
+    vertex: Int[np.ndarray, " D"],
+    eyes: list[EyeSocket],
+    parts: list[Int[np.ndarray, " M"]],
 ) -> scipy.sparse.csr_matrix:
-    """Loose parts go along as a whole with the skin nearest to them; vertices of no triangle stay."""
+    """Skin moves by itself and near an eyeball with it (rims that follow what is compared around them leave the
+    eyeball), loose parts as a whole with the skin around them or as the eyeball that they belong to; vertices of no
+    triangle stay."""
     import scipy.sparse as sp
-    from scipy.spatial import KDTree
 
-    rows, cols, weights = [vertex], [np.arange(len(vertex))], [np.ones(len(vertex))]
-    used = np.zeros(len(at), bool)
-    used[np.unique(surface.triangles)] = True
-    for part in np.unique(label[used & ~moves]):
-        ids = np.flatnonzero(label == part)
-        distance = KDTree(at[ids]).query(at[vertex])[0]
-        share = np.exp(-0.5 * ((distance - distance.min()) / _CARRIED_M) ** 2)
-        near = np.flatnonzero(share > 0.01)
-        rows.append(np.repeat(ids, len(near)))
-        cols.append(np.tile(near, len(ids)))
-        weights.append(np.tile(share[near] / share[near].sum(), len(ids)))
-    shape = (len(at), len(vertex))
-    return sp.csr_matrix((np.concatenate(weights), (np.concatenate(rows), np.concatenate(cols))), shape=shape)
+    at, unknowns = surface.assets.v_template.astype(np.float64), len(vertex) + len(eyes)
+    free, triples = np.ones(len(vertex)), []
+    for number, eye in enumerate(eyes):
+        share = np.zeros(len(at))
+        share[eye.near] = eye.share
+        tied = free * share[vertex]
+        free = free - tied
+        near = np.flatnonzero(tied)
+        triples.append((vertex[near], np.full(len(near), len(vertex) + number), tied[near]))
+    triples.append((vertex, np.arange(len(vertex)), free))
+    for ids in parts:
+        own = [number for number, eye in enumerate(eyes) if np.isin(ids, eye.eyeball).all()]
+        share = np.zeros(unknowns)
+        if own:
+            share[len(vertex) + own[0]] = 1.0
+        else:
+            share[: len(vertex)] = _skin_around(at[ids], at[vertex])
+        near = np.flatnonzero(share)
+        triples.append((np.repeat(ids, len(near)), np.tile(near, len(ids)), np.tile(share[near], len(ids))))
+    rows, columns, values = (np.concatenate(x) for x in zip(*triples, strict=True))
+    return sp.csr_matrix((values, (rows, columns)), shape=(len(at), unknowns))

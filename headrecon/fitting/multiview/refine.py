@@ -141,8 +141,8 @@ class _Refinement:
     def _shaped(self, state: _State, samples: Samples, draws: int) -> tuple[_State, Displacement]:
         """Identity (and the head, where all photos show one moment) and then offsets, from measured distances."""
         o, params = self.options, state.stand.params
-        rows = rows_of(self.surface, self.membrane, samples, params)
-        reach = samples.distance + rows @ state.offsets[self.membrane.vertex].reshape(-1)
+        rows = rows_of(self.surface, samples, params)
+        reach = samples.distance + rows @ state.offsets.reshape(-1)
         move_head = self.views.one_moment and self.views.known_cameras
         after = refit(self.surface, samples, reach, params, self.start.stand.params, move_head, o.identity)
         explained = np.empty(len(samples))
