@@ -189,7 +189,7 @@ def reconstruct(
     if config.hair.lift:
         report("shaping the hair", 0.4)
         with timings.stage("hair"):
-            hair = stages.lift_hair(engine, fit, sittings)
+            hair = stages.lift_hair(engine, fit, sittings, None if surface is None else surface.offsets)
     offsets = stages.seated(engine, fit, _sum(surface, hair))
     neutral, posed = stages.heads(engine, fit, offsets)
     report("painting the texture", 0.45)

@@ -198,11 +198,14 @@ def together(
     return engine.multiview.refine(replace(views, known_focals=rig is not None))
 
 
-def lift_hair(engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting]) -> HairLift:
-    """The hair's volume: offsets of the neutral head."""
+def lift_hair(
+    engine: Engine, fit: LandmarkFit, sittings: Sequence[Sitting], base: Float[np.ndarray, "V 3"] | None = None
+) -> HairLift:
+    """The hair's volume: offsets of the neutral head. base: offsets that it has already."""
     from headrecon.appearance import hair
 
-    return hair.lift_hair(engine.head_model, fit.of_view(0).params, _photo(fit.of_view(0), sittings[0]))
+    photos = [_photo(fit.of_view(i), sitting) for i, sitting in enumerate(sittings)]
+    return hair.lift_hair(engine.head_model, fit.params, photos, base)
 
 
 def seated(engine: Engine, fit: LandmarkFit, offsets: Float[np.ndarray, "V 3"] | None) -> Float[np.ndarray, "V 3"]:

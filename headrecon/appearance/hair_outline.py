@@ -7,7 +7,8 @@ Cipolla 2002). Ears are left out of the drawing, because hair passes behind them
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -18,7 +19,7 @@ from headrecon.appearance.hair_view import Drawn, HairView, project, sample
 #: The mask's edge is looked for this far outside and inside the outline (metres).
 _OUTWARD_M, _INWARD_M = 0.11, 0.03
 #: Outlines are read at this many places at most.
-_MAX_ROWS = 140
+MAX_ROWS = 140
 #: Lift that moves the outline by less than this share of itself says nothing.
 _LEAST_LEVER = 0.35
 #: How well a mask's edge is placed (pixels of the network's mask are about 4 mm on a head; edges are refined).
@@ -48,6 +49,16 @@ class OutlineRows:
         """No observation."""
         return OutlineRows(np.zeros((0, 3), int), np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0, bool))
 
+    @staticmethod
+    def join(parts: Sequence[OutlineRows]) -> OutlineRows:
+        """All observations of all parts, in their order."""
+        names = [f.name for f in fields(OutlineRows)]
+        return OutlineRows(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+    def take(self, chosen: Int[np.ndarray, " K"]) -> OutlineRows:
+        """Some of the observations."""
+        return OutlineRows(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
     def of(self, values: Float[np.ndarray, "N *D"]) -> Float[np.ndarray, "M *D"]:
         """Values of scalp vertices at the rows' places."""
         weights = self.weights.reshape(*self.weights.shape, *[1] * (values.ndim - 1))
@@ -60,6 +71,7 @@ def read_outline(
     lift: Float[np.ndarray, " N"],
     posed: tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, "N 3"]],
     drawn: tuple[Drawn, Float[np.ndarray, "h w"]],
+    most_rows: int = MAX_ROWS,
 ) -> OutlineRows:
     """Compare the outline of the lifted head with the mask.
 
@@ -74,7 +86,7 @@ def read_outline(
     weights = picture.weights[rows, cols]
     zone = (np.where(corners >= 0, scalp.zone[np.maximum(corners, 0)], 0.0) * weights).sum(1)
     kept = np.flatnonzero((corners >= 0).all(1) & (zone > 0.2))
-    kept = _thinned(kept, rows, cols)
+    kept = _thinned(kept, rows, cols, most_rows)
     if not len(kept):
         return OutlineRows.none()
     corners, weights, normals = corners[kept], weights[kept], normals[kept]
@@ -108,13 +120,13 @@ def _outline_pixels(covered: np.ndarray) -> tuple[np.ndarray, np.ndarray, Float[
     return rows, cols, normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
 
 
-def _thinned(kept: Int[np.ndarray, " K"], rows: np.ndarray, cols: np.ndarray) -> Int[np.ndarray, " M"]:
-    """At most `_MAX_ROWS` of the pixels, evenly spread round the head."""
-    if len(kept) <= _MAX_ROWS:
+def _thinned(kept: Int[np.ndarray, " K"], rows: np.ndarray, cols: np.ndarray, most: int) -> Int[np.ndarray, " M"]:
+    """At most so many of the pixels, evenly spread round the head."""
+    if len(kept) <= most:
         return kept
     around = np.arctan2(rows[kept] - rows[kept].mean(), cols[kept] - cols[kept].mean())
     order = kept[np.argsort(around, kind="stable")]
-    return order[np.linspace(0, len(order) - 1, _MAX_ROWS).round().astype(int)]
+    return order[np.linspace(0, len(order) - 1, most).round().astype(int)]
 
 
 def _to_the_edge(

@@ -343,3 +343,35 @@ def test_thick_hair_falls_from_where_the_head_is_widest(model, scalp):
         inward.append(float(np.median(outer[wide]) - np.median(outer[low])))
     assert inward[0] > 0.015
     assert inward[1] < 0.003
+
+
+def together(scenes: list[Scene]) -> tuple[HeadParams, list[Photo]]:
+    rows = [s.params for s in scenes]
+    names = [f.name for f in dataclasses.fields(HeadParams)]
+    return HeadParams(**{n: torch.cat([getattr(r, n) for r in rows]) for n in names}), [s.photo for s in scenes]
+
+
+def test_photos_from_other_sides_show_the_rest(model, scalp):
+    """A coat that is thick on the left and at the back and thin on the right, which no photo from the front tells."""
+    arm = scalp.points - scalp.axis
+    rise = smooth_step(scalp.inland, 0.0, 0.02) * (scalp.zone > 0.3)
+    uneven = 0.018 + 0.008 * np.sin(arm[:, 0] / 0.05) + 0.012 * smooth_step(-arm[:, 2], 0.02, 0.08)
+    scenes = [take(model, scalp, rise * uneven, yaw=yaw) for yaw in (0.0, 70.0, -70.0)]
+    error = {}
+    for count in (1, 3):
+        found = lift_hair(model, *together(scenes[:count]))
+        lift = (found.offsets[scalp.ids] * scalp.directions).sum(1)
+        error[count] = np.abs(lift - rise * uneven)[scalp.inland > 0.03]
+        agree = [overlap(outline_of(model, s, found), s.photo.mask.numpy() > 0.5) for s in scenes]
+        assert (min(agree) > 0.985) == (count == 3), agree
+    assert np.median(error[3]) < 0.6 * np.median(error[1])
+
+
+def test_what_the_head_has_already_is_not_lifted_again(model, scalp, quiff):
+    scene = take(model, scalp, quiff)
+    base = on_head(scalp, model.assets.num_vertices, quiff[:, None] * scalp.directions)
+    bare, again = (lift_hair(model, scene.params, scene.photo, b) for b in (None, base))
+    high = scalp.inland > 0.03
+    size = [np.median(np.linalg.norm(f.offsets[scalp.ids][high], axis=1)) for f in (bare, again)]
+    assert size[0] > 0.01
+    assert size[1] < 0.4 * size[0]
