@@ -60,7 +60,7 @@ class TrackScore:
 
     expression: mean absolute error by ARKit name, of weights that the truth moves. pose_by_yaw: degrees by how far the
     head is turned off the camera, None where it never was. face_*: mean distance of the true face's points to the
-    tracked surface. gap_at_closures_mm: how much too far apart lips are where the true ones are closed.
+    tracked surface. gap_at_closures_mm: how far apart lips are, beyond rest, where the true ones touch or are pressed.
     """
 
     frames: int
@@ -128,7 +128,8 @@ def evaluate_track(
     jitter_px, jitter_mm = _jitter(match)
     closed = match.true.signals.lips_closed
     eyes_mm = 1e3 * float(np.linalg.norm(truth.neutral_landmarks[36] - truth.neutral_landmarks[45]))
-    gap = eyes_mm * np.maximum(match.predicted.signals.lip_gap - match.true.signals.lip_gap, 0)[closed]
+    # Pressed lips are no more closed than lips that touch: what is seen is how far they are apart.
+    gap = eyes_mm * (np.maximum(match.predicted.signals.lip_gap, 0) - np.maximum(match.true.signals.lip_gap, 0))[closed]
     return TrackScore(
         frames=len(match.track),
         missed=match.missed,
@@ -150,7 +151,7 @@ def evaluate_track(
         jitter_mm=jitter_mm,
         lips=events(match.true.signals.lips_closed, match.predicted.signals.lips_closed, options.slack),
         blinks=_blinks(match.true.signals, match.predicted.signals, options.slack),
-        gap_at_closures_mm=float(gap.mean()) if closed.any() else float("nan"),
+        gap_at_closures_mm=float(np.maximum(gap, 0).mean()) if closed.any() else float("nan"),
     )
 
 

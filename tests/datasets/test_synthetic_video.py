@@ -161,3 +161,16 @@ def test_truth_survives_its_file_and_is_a_track(truth: TrackTruth, tmp_path) -> 
 def test_a_clip_needs_a_frame(anny_assets: HeadAssets) -> None:
     with pytest.raises(InputError, match="at least one frame"):
         SyntheticVideo(anny_assets, 1, replace(SMALL, seconds=0.01))
+
+
+def test_lips_that_are_rolled_in_past_each_other_are_closed_and_not_open():
+    neutral = np.random.default_rng(0).normal(size=(68, 3))
+    neutral[[36, 39, 42, 45]] = [[-45, 40, 0], [-15, 40, 0], [15, 40, 0], [45, 40, 0]]
+    neutral[[48, 54]] = [[-25, -30, 0], [25, -30, 0]]
+    upper, lower = [61, 62, 63], [67, 66, 65]
+    neutral[upper] = neutral[lower] = [[-10, -30, 10], [0, -30, 12], [10, -30, 10]]
+    points = np.tile(neutral, (3, 1, 1))
+    points[:, upper, 1] += np.array([-2.0, 0.0, 4.0])[:, None]  # rolled in, touching, open
+    signals = face_signals(points, neutral)
+    np.testing.assert_allclose(signals.lip_gap, np.array([-2, 0, 4]) / 90, atol=1e-9)
+    assert signals.lips_closed.tolist() == [True, True, False]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrecon.fitting.video.smoothing import _second_difference, _solve, filled, noise_level, smooth
+from headrecon.fitting.video.smoothing import _second_difference, _solve, filled, frame_noise, noise_level, smooth
 
 NOISE = 0.02
 
@@ -97,3 +97,17 @@ def test_noise_is_read_off_the_calm_parts():
     sigma = np.ones_like(measured)
     sigma[10] = np.inf
     assert float(noise_level(measured, sigma)[0]) < 2 * NOISE
+
+
+def test_a_quick_talker_at_15_frames_a_second_is_not_taken_for_noise():
+    rng = np.random.default_rng(6)
+    true = 0.3 * (np.arange(60) % 3 != 0)[:, None].astype(float)  # lips meet in every third frame: nothing is ever calm
+    sigma, seconds = np.full_like(true, 0.06), np.arange(60) / 15
+    measured = true + 0.003 * rng.normal(size=true.shape)
+    assert noise_level(measured, sigma)[0] > 0.06  # motion passes for noise
+    noise = frame_noise(measured, sigma, np.array([0.06]))
+    assert smooth(seconds, measured, noise)[::3].max() < 0.03
+    # What is calmer than the bound is measured, and frames in which nobody is seen say nothing.
+    sigma[10] = np.inf
+    calm = frame_noise(0.001 * rng.normal(size=true.shape), sigma, np.array([0.06]))
+    assert 0.0005 < calm[0, 0] < 0.0015 and np.isinf(calm[10, 0])

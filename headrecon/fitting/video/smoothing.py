@@ -70,6 +70,24 @@ def noise_level(measured: Float[np.ndarray, "T C"], sigma: Float[np.ndarray, "T 
     return np.percentile(levels, _CALM_PERCENTILE, axis=0) / _NOISE_GAIN
 
 
+def frame_noise(
+    measured: Float[np.ndarray, "T C"], sigma: Float[np.ndarray, "T C"], largest: Float[np.ndarray, " C"]
+) -> Float[np.ndarray, "T C"]:
+    """Deviation of the noise that is new in each frame; inf where nothing is measured. sigma: what each frame by itself
+    leaves open; largest: the noise's share of that at most.
+
+    What a frame is unsure of it answers alike every time, so its own deviation overstates the noise from frame to
+    frame: the calm parts of the clip show that, and unsure frames get more of it than sure ones. A clip may have no
+    calm part, as with a quick talker at 15 frames a second, and then motion would pass for noise: hence the bound.
+    """
+    seen = np.isfinite(sigma).all(1)
+    if not seen.any():
+        return sigma
+    typical = np.maximum(np.median(sigma[seen], axis=0), 1e-12)
+    level = np.minimum(noise_level(measured, sigma), largest * typical)
+    return sigma / typical * np.maximum(level, 1e-9)
+
+
 def _smooth(times_s: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     start = filled(times_s, measured, sigma)
     known = np.isfinite(sigma)
