@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from measure_accuracy import NO_FACES, SCORING, now_points, on_surface, scan_points
+from measure_accuracy import NO_FACES, SCANNED, SCORING, now_points, on_surface, scan_points
 from measure_scan import points_by_looking
 
 from headrecon.config import resolve
@@ -80,7 +80,8 @@ def people(truth: HeadAssets, own: HeadAssets, args: argparse.Namespace) -> Iter
             return evaluate_mesh(Mesh(vertices, own.faces), now_points(own, vertices), scan, marks, SCORING)
 
         ring = ring_of_person(person, truth, seed, ring_options(args))
-        yield Subject(f"person {seed}", ring, score, Mesh(posed, truth.faces), marks)
+        surface = Mesh(posed, truth.faces[truth.faces_of(*SCANNED)])
+        yield Subject(f"person {seed}", ring, score, surface, marks)
 
 
 def scan_subject(engine: Engine, args: argparse.Namespace) -> Subject:
@@ -130,6 +131,16 @@ def one(camera: Cameras) -> Cameras:
     return replace(camera, viewmats=np.asarray(camera.viewmats, float), Ks=np.asarray(camera.Ks, float))
 
 
+def error_picture(subject: Subject, own: HeadAssets, vertices: np.ndarray, cell: int = 420) -> np.ndarray:
+    """Where a head errs, by the vertices of the truth that show (scores may be of points spread over it), up to 2 mm."""
+    head, truth = Mesh(vertices, own.faces), subject.truth
+    if len(truth.faces):
+        shown = visible_vertices(truth.vertices, truth.triangles)
+        truth = replace(truth, vertices=np.where(shown[:, None], truth.vertices, np.nan))
+    score = evaluate_mesh(head, now_points(own, vertices), truth, subject.landmarks, EvaluationOptions("m"))
+    return heat_map(truth, head, subject.landmarks, score, score.metric, cell=cell, top_mm=2.0)
+
+
 def line(name: str, found: MeshScore) -> str:
     cells = [f"{x:.3f}" for e in (found.metric, found.scale_free) for x in (e.median_mm, e.mean_mm, e.std_mm)]
     return f"| {name} | {' | '.join(cells)} |"
@@ -167,9 +178,9 @@ def main() -> None:
         print(line(f"{subject.name}, refined ({note})", after), flush=True)
         medians.append([e.median_mm for m in (before, after) for e in (m.metric, m.scale_free)])
         if args.picture:
-            head = Mesh(fitter.surface.posed(fit.params[0], fit.offsets), engine.assets.faces)
-            picture = heat_map(subject.truth, head, subject.landmarks, after, after.metric, top_mm=2.0)
-            save_png(args.picture, picture)
+            save_png(
+                args.picture, error_picture(subject, engine.assets, fitter.surface.posed(fit.params[0], fit.offsets))
+            )
     mean = np.mean(medians, axis=0)
     print(f"mean of medians: joint fit {mean[0]:.3f} metric, {mean[1]:.3f} scale-free; ", end="")
     print(f"refined {mean[2]:.3f} metric, {mean[3]:.3f} scale-free")

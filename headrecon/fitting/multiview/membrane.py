@@ -107,7 +107,7 @@ def _carry(
     surface: Surface,
     vertex: Int[np.ndarray, " D"],
     eyes: list[EyeSocket],
-    parts: list[Int[np.ndarray, " M"]],
+    parts: list[Int[np.ndarray, " _"]],
 ) -> scipy.sparse.csr_matrix:
     """Skin moves by itself and near an eyeball with it (rims that follow what is compared around them leave the
     eyeball), loose parts as a whole with the skin around them or as the eyeball that they belong to; vertices of no
