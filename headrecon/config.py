@@ -89,7 +89,9 @@ class PhotosConfig:
         "known cameras of the photos: transforms.json (nerfstudio), a COLMAP model, or cameras.json (docs/formats.md)",
     )
     camera_unit: str | None = setting(
-        None, "unit of the cameras' positions (default: what their file says, else m)", choices=("m", "cm", "mm")
+        None,
+        "unit of the cameras' positions (default: what their file says, else m); any: unknown, as COLMAP's is",
+        choices=("m", "cm", "mm", "any"),
     )
     refine_cameras: bool = setting(False, "let known cameras be corrected a little (about 0.5 degrees, 5 mm, 0.5 %)")
     stereo: bool = setting(

@@ -107,7 +107,7 @@ def _rig(sittings: Sequence[Sitting], cameras: dict[int, KnownCamera], config: R
     own = [cameras[s.index] for s in sittings]
     return Rig(
         np.stack([c.viewmat for c in own]), np.stack([c.k for c in own]), config.photos.moving,
-        config.photos.refine_cameras,
+        config.photos.refine_cameras, config.photos.camera_unit != "any",
     )  # fmt: skip
 
 

@@ -123,6 +123,10 @@ def build_fit(
     figures = metric_scale.length_figures(models.measures, values, posterior)
     diameter = iris.diameter_mm(float(values["log_iris"][0]))
     figures["iris_mm"] = Figure.positive(diameter, diameter * float(posterior.sigma("log_iris")[0]), "mm")
+    unit = next((b for b in problem.blocks if b.name == "rig_scale" and b.free is not None and b.free.any()), None)
+    if unit is not None:
+        length = 1e3 * float(np.exp(values[unit.name][0]))
+        figures["camera_unit_mm"] = Figure.positive(length, length * float(posterior.sigma(unit.name)[0]), "mm")
     return LandmarkFit(
         flat=np.stack([v.head.world_flat(values, _root(models, values)) for v in views]),
         layout=models.points.layout,

@@ -114,10 +114,14 @@ class HeadView:
         scale = -place[2] / focal_px
         return np.array([place[0] / scale, -place[1] / scale, np.log(scale)])
 
-    def viewmat(self, values: Values) -> Float[np.ndarray, "4 4"]:
-        """T_cam_world of the camera, OpenCV axes: at the origin, looking along -z, unless its place is known."""
+    def base(self, values: Values) -> Float[np.ndarray, "4 4"]:
+        """What leads from the user's world to the one that `flat` is in, but for the camera's axes."""
         known = self.geometry.viewmat
         return np.diag([*CAMERA_AXES, 1.0]) if known is None else known
+
+    def viewmat(self, values: Values) -> Float[np.ndarray, "4 4"]:
+        """T_cam_world of the camera, OpenCV axes: at the origin, looking along -z, unless its place is known."""
+        return self.base(values)
 
     def world_flat(self, values: Values, root: Float[np.ndarray, "3"]) -> Float[np.ndarray, " P"]:
         """`flat` in the world of `viewmat`. root: the root joint of this person at rest (`PointModel.joints`)."""
@@ -125,7 +129,7 @@ class HeadView:
         if self.geometry.viewmat is None:
             return x
         # p = R (x - root) + root + t in the camera's own world, which the user's turns and shifts.
-        to_user = invert_rigid(self.geometry.viewmat) @ np.diag([*CAMERA_AXES, 1.0])
+        to_user = invert_rigid(self.base(values)) @ np.diag([*CAMERA_AXES, 1.0])
         orient, transl = self.layout.slices["global_orient"], self.layout.slices["transl"]
         x[transl] = to_user[:3, :3] @ (root + x[transl]) + to_user[:3, 3] - root
         x[orient] = so3.log(to_user[:3, :3] @ so3.exp(x[orient]))

@@ -221,7 +221,7 @@ class _Fit:
         blocks += head_priors.pose_blocks(self.assets, prior, names)
         if isinstance(view.head, RigView):
             assert self.rig is not None
-            blocks += place_blocks(view.head, view.focal.focal_px, self.rig.refine)
+            blocks += place_blocks(view.head, view.focal.focal_px, self.rig)
         else:
             log_focal = np.log(view.focal.focal_px)
             free = self.rig is None or self.rig.refine
@@ -257,14 +257,19 @@ class _Fit:
 
     def _iris(self) -> Block:
         block = self.options.iris.block(IRIS_BLOCK)
-        # Cameras that are known measure the iris instead of being measured by it.
-        return replace(block, sigma=np.full(1, IRIS_UNKNOWN)) if self.rig is not None and self.rig.still else block
+        if self.rig is not None and self.rig.still and self.rig.metric:
+            # Cameras that are known measure the iris instead of being measured by it.
+            return replace(block, sigma=np.full(1, IRIS_UNKNOWN))
+        return block
 
     def tilted(self, blocks: Sequence[Block], state: Mapping[str, np.ndarray]) -> list[Block]:
-        """The blocks with the correction of `scale_volume` on each view's log(depth / focal)."""
+        """The blocks with the correction of `scale_volume` on each view's log(depth / focal), or the rig's unit."""
         heads = [v.head for v in self.views if "placement" in v.head.names]
         slopes = scale_slopes(state, blocks, heads, self.models.size_gradient)
         tilts = {h.names["placement"]: np.array([0.0, 0.0, s]) for h, s in zip(heads, slopes, strict=True)}
+        if self.rig is not None and not self.rig.metric:
+            slope = scale_slopes(state, blocks, [self.views[0].head], self.models.size_gradient)
+            tilts[self.views[0].head.names["rig_scale"]] = np.array(slope)
         return [replace(b, tilt=tilts[b.name]) if b.name in tilts else b for b in blocks]
 
     def _honest(self, problem: Problem, solution: Solution) -> Solution:

@@ -1,8 +1,9 @@
 """Photos whose cameras are known: the head stands in the cameras' world, and its size is what they see of it.
 
 All views of a head that keeps still share the blocks of its pose, `transl` included; a camera adds nothing to the
-unknowns. Inside, the world is that of the first photo's camera (axes as in `parameters`), so that turns stay small
-whatever the user's world calls up; `HeadView.world_flat` leads back. With `refine` each camera may move a little.
+unknowns, and all together one, where their unit is unknown. Inside, the world is that of the first photo's camera (axes
+as in `parameters`), so that turns stay small whatever the user's world calls up; `HeadView.world_flat` leads back. With
+`refine` each camera may move a little.
 """
 
 from __future__ import annotations
@@ -38,17 +39,22 @@ class Rig:
     """Known cameras of B photos: T_cam_world in metres and intrinsics in pixels, both OpenCV.
 
     moving: the head moved or changed its face between the photos, so that each has a pose and an expression of its own
-    (then the cameras' places say nothing about the head's size). refine: cameras may be corrected a little.
+    (then the cameras' places say nothing about the head's size). refine: cameras may be corrected a little. metric:
+    their places are in metres; else in a unit that is found with the head, whose size is then what irises and the
+    population say.
     """
 
     viewmats: Float[np.ndarray, "B 4 4"]
     Ks: Float[np.ndarray, "B 3 3"]
     moving: bool = False
     refine: bool = False
+    metric: bool = True
 
     def __post_init__(self) -> None:
         if len(self.viewmats) != len(self.Ks):
             raise ShapeError(f"a rig needs as many viewmats as Ks, found {len(self.viewmats)} and {len(self.Ks)}")
+        if self.moving and not self.metric:
+            raise InputError("the unit of cameras can be found only where the head keeps still: leave --moving out")
 
     @property
     def still(self) -> bool:
@@ -77,7 +83,7 @@ class Rig:
 class RigView(HeadView):
     """A photo by a camera of a rig, of a head that keeps still."""
 
-    roles = ("betas", "expression", *POSE_FIELDS, "transl", "camera", "log_focal")
+    roles = ("betas", "expression", *POSE_FIELDS, "transl", "rig_scale", "camera", "log_focal")
 
     def __init__(
         self,
@@ -91,7 +97,7 @@ class RigView(HeadView):
         self.place = place
 
     def _place_roles(self) -> list[str]:
-        return ["transl"] * 3 + ["camera"] * 6 + ["log_focal"]
+        return ["transl"] * 3 + ["rig_scale"] + ["camera"] * 6 + ["log_focal"]
 
     def flat(self, values: Values) -> Float[np.ndarray, " P"]:
         x = np.empty(self.layout.size)
@@ -103,7 +109,11 @@ class RigView(HeadView):
         """Rotation and shift from the rig's inner world to this camera's, corrections included."""
         correction = values[self.names["camera"]]
         turn = so3.exp(correction[:3])
-        return turn @ self.place[:3, :3], turn @ self.place[:3, 3] + correction[3:]
+        return turn @ self.place[:3, :3], turn @ (self._unit(values) * self.place[:3, 3]) + correction[3:]
+
+    def _unit(self, values: Values) -> float:
+        """Metres per unit of the cameras' places."""
+        return float(np.exp(values[self.names["rig_scale"]][0]))
 
     def to_camera(self, values: Values, points: Float[np.ndarray, "L 3"]) -> Float[np.ndarray, "L 3"]:
         turn, shift = self._motion(values)
@@ -123,31 +133,38 @@ class RigView(HeadView):
         out[:, :, :start] = turn @ jac[:, :, :start]
         out[:, :, start : start + 3] = turn
         correction = values[self.names["camera"]]
-        out[:, :, start + 3 : start + 6] = so3.rotate_points_jacobian(correction[:3], points - correction[3:])
-        out[:, :, start + 6 : start + 9] = np.eye(3)
+        out[:, :, start + 3] = shift - correction[3:]
+        out[:, :, start + 4 : start + 7] = so3.rotate_points_jacobian(correction[:3], points - correction[3:])
+        out[:, :, start + 7 : start + 10] = np.eye(3)
         return points, out
 
-    def viewmat(self, values: Values) -> Float[np.ndarray, "4 4"]:
+    def base(self, values: Values) -> Float[np.ndarray, "4 4"]:
         assert self.geometry.viewmat is not None
+        out = self.geometry.viewmat.copy()
+        out[:3, 3] *= self._unit(values)
+        return out
+
+    def viewmat(self, values: Values) -> Float[np.ndarray, "4 4"]:
         turn, shift = self._motion(values)
         motion = np.eye(4)
         motion[:3, :3], motion[:3, 3] = turn, shift
         flip = np.diag([*CAMERA_AXES, 1.0])
-        return flip @ motion @ flip @ self.geometry.viewmat
+        return flip @ motion @ flip @ self.base(values)
 
 
 def rig_view_names(index: int) -> dict[str, str]:
     """Block names of a `RigView`: what belongs to the head is shared, what belongs to the camera has its number."""
-    return {role: role if role in ("betas", *STILL) else f"{role}/{index}" for role in RigView.roles}
+    return {role: role if role in ("betas", "rig_scale", *STILL) else f"{role}/{index}" for role in RigView.roles}
 
 
-def place_blocks(view: RigView, focal_px: float, refine: bool) -> list[Block]:
-    """Where the head is, and what may be corrected of the camera (nothing, unless `refine`)."""
+def place_blocks(view: RigView, focal_px: float, rig: Rig) -> list[Block]:
+    """Where the head is, and what may be corrected of the camera (nothing, unless `refine`) and of the rig's unit."""
     sigma = np.array([TURN_SIGMA] * 3 + [SHIFT_SIGMA_M] * 3)
     return [
         Block.make(view.names["transl"], 3),
-        Block.make(view.names["camera"], 6, sigma=sigma, free=refine),
-        Block.make(view.names["log_focal"], 1, mean=np.log(focal_px), sigma=FOCAL_SIGMA, free=refine),
+        Block.make(view.names["rig_scale"], 1, free=not rig.metric),
+        Block.make(view.names["camera"], 6, sigma=sigma, free=rig.refine),
+        Block.make(view.names["log_focal"], 1, mean=np.log(focal_px), sigma=FOCAL_SIGMA, free=rig.refine),
     ]
 
 
@@ -166,7 +183,8 @@ def rig_start(
     points = _triangulated(rig, observed)
     found = umeyama(template, points)
     _check_agreement(rig, points, observed, names)
-    _check_size(found)
+    if rig.metric:
+        _check_size(found)
     off = np.sqrt(np.sum((found.apply(template) - points) ** 2, axis=1).mean()) / found.scale
     if off > _NO_FACE_M:
         raise InputError(
@@ -174,8 +192,14 @@ def rig_start(
             "photos and cameras mixed up?"
         )
     turned = found.rotation @ root
+    # Where the unit is unknown, it is the one that makes the head the mean one's size.
+    unit = 1.0 if rig.metric else 1 / found.scale
     # global_orient turns about the root joint, a similarity about the origin.
-    return {"global_orient": so3.log(found.rotation), "transl": found.translation + found.scale * turned - root}
+    return {
+        "global_orient": so3.log(found.rotation),
+        "transl": unit * (found.translation + found.scale * turned) - root,
+        "rig_scale": np.array([np.log(unit)]),
+    }
 
 
 def _triangulated(rig: Rig, observed: Sequence[np.ndarray]) -> Float[np.ndarray, "L 3"]:
@@ -227,5 +251,5 @@ def _check_size(found: Similarity) -> None:
             hint = f"; it would fit if their unit were {unit} (--camera-unit)"
     raise InputError(
         f"by the given cameras the head is {found.scale:.3g} times as large as an average one{hint}; "
-        "expected camera positions in a known unit (COLMAP's own scale is arbitrary and must be made metric first)"
+        "expected camera positions in a known unit, or --camera-unit any where it is arbitrary, as COLMAP's own is"
     )

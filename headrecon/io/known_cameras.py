@@ -16,19 +16,21 @@ from headrecon.io.images import EXTENSIONS, LoadedImage
 
 #: Metres.
 UNITS = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+#: What a user says where the file's unit is arbitrary: positions stay as they are.
+ANY_UNIT = "any"
 
 
 def read_known_cameras(path: str | Path, unit: str | None = None) -> tuple[KnownCamera, ...]:
     """Cameras in metres from nerfstudio's `transforms.json`, a COLMAP model (text or binary) or our `cameras.json`.
 
-    path: the file, or a folder that holds it. unit: of the positions ("m", "cm", "mm"); None: what the file says, else
-    metres. Raises InputError.
+    path: the file, or a folder that holds it. unit: of the positions ("m", "cm", "mm"; "any": unknown, so that they
+    stay as they are); None: what the file says, else metres. Raises InputError.
     """
     path = Path(path)
     cameras, own_unit = _read(path)
-    if unit is not None and own_unit is not None and unit != own_unit:
+    if unit is not None and own_unit is not None and unit not in (own_unit, ANY_UNIT):
         raise InputError(f"{path}: the file says that its unit is {own_unit}, --camera-unit says {unit}")
-    factor = UNITS[unit or own_unit or "m"]
+    factor = 1.0 if unit == ANY_UNIT else UNITS[unit or own_unit or "m"]
     return tuple(replace(c, viewmat=_scaled(c.viewmat, factor)) for c in cameras)
 
 

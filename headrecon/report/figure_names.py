@@ -14,6 +14,7 @@ _LABELS = {
     "tragion_top_of_head": "ear to top of head",
     "lip_length": "mouth width",
     "distance": "camera to face",
+    "camera_unit": "one unit of the cameras",
     "focal": "focal length",
     "focal_f35": "focal length, 35 mm equivalent",
 }

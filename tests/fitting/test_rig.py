@@ -156,9 +156,11 @@ def test_a_moving_head_has_a_pose_in_each_photo(fitter: LandmarkFitter) -> None:
         np.testing.assert_array_equal(camera.Ks, rig.Ks[index].astype(np.float32))
 
 
-def test_derivatives(fitter: LandmarkFitter) -> None:
+@pytest.mark.parametrize("metric", [True, False])
+def test_derivatives(fitter: LandmarkFitter, metric: bool) -> None:
     _, seen, rig = _scene(fitter, 9)
-    stage = _Fit(fitter, seen, [CameraHint() for _ in seen], MetricKnowledge(), rig=replace(rig, refine=True))
+    rig = replace(rig, refine=True, metric=metric)
+    stage = _Fit(fitter, seen, [CameraHint() for _ in seen], MetricKnowledge(), rig=rig)
     rng = np.random.default_rng(9)
     values = stage._start()
     values |= {b.name: b.mean + 0.02 * rng.normal(size=b.size) for b in stage.blocks() if b.name not in values}
@@ -183,6 +185,47 @@ def test_a_wrong_unit_is_told(fitter: LandmarkFitter) -> None:
     large[:, :3, 3] *= 1000
     with pytest.raises(InputError, match=r"unit were mm \(--camera-unit\)"):
         fitter.fit(seen, rig=replace(rig, viewmats=large))
+
+
+def _in_units(rig: Rig, metres: float) -> Rig:
+    """The same cameras in a unit of so many metres that is not told."""
+    viewmats = rig.viewmats.copy()
+    viewmats[:, :3, 3] /= metres
+    return replace(rig, viewmats=viewmats, metric=False)
+
+
+@pytest.mark.parametrize("metres", [0.137, 2400.0])
+def test_an_unknown_unit_is_found_with_the_head(fitter: LandmarkFitter, metres: float) -> None:
+    _, seen, rig = _scene(fitter, 13)
+    fit = fitter.fit(seen, rig=_in_units(rig, metres))
+    unit, ipd = fit.figures["camera_unit_mm"], fit.figures["ipd_mm"]
+    # Irises and the population know sizes to some per cent, and that is what is said.
+    assert abs(unit.value - 1e3 * metres) < 3 * unit.sigma
+    assert 0.01 < unit.sigma / unit.value < 0.06
+    assert ipd.sigma / ipd.value == pytest.approx(unit.sigma / unit.value, rel=0.5)
+    for camera, view in zip(fit.pinholes, rig.viewmats, strict=True):
+        np.testing.assert_allclose(camera.viewmats[:3, :3], view[:3, :3], atol=1e-6)
+        np.testing.assert_allclose(camera.viewmats[:3, 3], view[:3, 3] * unit.value / (1e3 * metres), rtol=1e-4)
+    marks = HeadModel(fitter.assets)(fit.params).landmarks["mediapipe478"]
+    for index, camera in enumerate(fit.cameras):
+        pixels, _ = project_points(marks[index], camera)
+        misses = np.linalg.norm(pixels.numpy() - seen[index].landmarks[:, :2], axis=1)
+        assert np.median(misses[:468]) < 0.01 * fit.residuals[index].interocular_px
+
+
+def test_what_is_known_of_the_head_tells_the_unit(fitter: LandmarkFitter) -> None:
+    truth, seen, rig = _scene(fitter, 14)
+    true_ipd = _ipd(fitter, truth.x[fitter.models.points.layout.slices["betas"]])
+    known = MetricKnowledge(ipd_mm=true_ipd, ipd_sigma_mm=0.2)
+    unit = fitter.fit(seen, knowledge=known, rig=_in_units(rig, 0.5)).figures["camera_unit_mm"]
+    assert unit.value == pytest.approx(500.0, rel=0.008)
+    assert unit.sigma < 0.008 * unit.value
+
+
+def test_a_moving_head_tells_no_unit(fitter: LandmarkFitter) -> None:
+    _, _, rig = _scene(fitter, 15)
+    with pytest.raises(InputError, match="keeps still"):
+        replace(_in_units(rig, 0.5), moving=True)
 
 
 def test_cameras_at_one_place_tell_no_distance(fitter: LandmarkFitter) -> None:

@@ -83,7 +83,7 @@ def solve_displacement(
     prior = sp.kron(membrane.precision, sp.identity(3), format="csc")
     sigma = options.widen * samples.sigma
     precision = 1.0 / (options.together * sigma**2)
-    solution, factors = np.zeros(prior.shape[0]), None
+    solution, factors = np.zeros(3 * membrane.shape[0]), None
     weight = np.ones(len(samples))
     # Wide at first: what is an outlier shows only when the surface lies near most measurements.
     for cut in np.geomspace(4 * options.cut, options.cut, max(options.rounds, 1)):
@@ -133,13 +133,15 @@ def _deviations(
 ) -> tuple[Float[np.ndarray, " V"], Float[np.ndarray, " V"]]:
     """Along the normal (of what has none, in any direction), after and before the photos, from draws:
     A^-1 (F z + B^T W^1/2 z') has covariance A^-1."""
+    import scipy.sparse as sp
+
     rng = np.random.default_rng(0)
     normals = surface.normals(surface.assets.v_template.astype(np.float64))
     lone = np.linalg.norm(normals, axis=1) < 0.5  # inside of the mouth, eyes, teeth
-    alone = factorised(membrane.precision.tocsc())
-    totals, zero = np.zeros((2, len(normals))), np.zeros(matrix.shape[0])
+    alone = factorised(sp.csc_matrix(membrane.precision))
+    totals, zero = np.zeros((2, len(normals))), np.zeros(3 * membrane.shape[0])
     for _ in range(draws):
-        noise = membrane.factor @ rng.standard_normal((membrane.factor.shape[1], 3))
+        noise = membrane.factor @ rng.standard_normal((membrane.shape[1], 3))
         seen = rows.T @ (np.sqrt(precision) * rng.standard_normal(len(precision)))
         after = _by_gradients(matrix, noise.reshape(-1) + seen, zero, factors).reshape(-1, 3)
         for total, drawn in zip(totals, (after, alone(noise)), strict=True):

@@ -10,7 +10,7 @@ random fields", JRSS B 2011, section 2.3): M the lumped areas, K the cotangent s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -47,6 +47,11 @@ class Membrane:
     precision: scipy.sparse.csr_matrix
     factor: scipy.sparse.csr_matrix
     carry: scipy.sparse.csr_matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """How many unknowns there are (each in three directions), and how many columns `factor` has."""
+        return cast(tuple[int, int], self.factor.shape)
 
     @staticmethod
     def build(surface: Surface, options: MembraneOptions) -> Membrane:
@@ -90,7 +95,7 @@ def _with_eyes(factor: scipy.sparse.csr_matrix, around: list[Float[np.ndarray, "
     """The skin's factor with an unknown for each eyeball, tied to the skin around it."""
     import scipy.sparse as sp
 
-    size = factor.shape[0]
+    size = len(factor.indptr) - 1
     blocks = [sp.vstack([factor, sp.csr_matrix((len(around), size))])]
     for eye, share in enumerate(around):
         near = np.flatnonzero(share)
