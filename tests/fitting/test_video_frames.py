@@ -96,6 +96,26 @@ def test_shut_eyes_are_shut_and_touching_lips_touch(fitter, every_point):
     assert np.abs(gaps - rest).max() < 0.012 * size  # lips as near as at rest
 
 
+def test_shut_eyes_look_where_they_looked(fitter, every_point):
+    """A detector guesses irises behind lids, and guesses them low."""
+    gaze = (0.0, 0.2, 0.0)
+    true = state_of(fitter, expression={}, leye_pose=gaze, reye_pose=gaze)
+    marks = seen(fitter, every_point, true)
+    size = groups.interocular_px(marks)
+    marks[468:478, 1] += 0.06 * size
+    motion = MotionModel(fitter)
+    prior = motion.prior(motion.advance(None, true, 0.0), 1 / 30, size)
+    guessed = fitter.fit(marks, true, prior).state
+    for upper, lower in PAIRS[:6]:
+        middle = 0.5 * (marks[upper, :2] + marks[lower, :2])
+        marks[upper, :2], marks[lower, :2] = middle - [0, 0.008 * size], middle + [0, 0.008 * size]
+    held = fitter.fit(marks, true, prior).state
+    for eye in ("leye_pose", "reye_pose"):
+        s = fitter.slices[eye]
+        assert np.abs(held[s] - true[s]).max() < 0.01
+        assert guessed[s][0] > 0.1  # with open lids the points are believed
+
+
 def test_openings_are_derivatives_of_themselves(fitter, every_point):
     marks = seen(fitter, every_point, state_of(fitter, expression={"jawOpen": 0.3}))
     from headrecon.fitting.video.openings import opening_residual

@@ -22,7 +22,7 @@ from headrecon.fitting.landmarks import DetectorNoise, LandmarkResidual, visibil
 from headrecon.fitting.least_squares import Block, Problem, Residual, SolverOptions, Values, solve
 from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
 from headrecon.fitting.robust import Huber
-from headrecon.fitting.video.openings import OpeningResidual, Openings, opening_residual
+from headrecon.fitting.video.openings import OpeningResidual, Openings, opening_heights, opening_residual
 from headrecon.fitting.video.personal import PersonalHead
 from headrecon.fitting.view_residuals import POINT_IDS
 from headrecon.geometry.mesh import vertex_normals
@@ -32,6 +32,8 @@ from headrecon.structures import POSE_FIELDS
 
 #: What a frame's state holds, in this order.
 ROLES: tuple[str, ...] = ("expression", *POSE_FIELDS, "placement")
+#: How far a shut eye may have turned since the frame before, as a share of what an open one may have.
+_HELD_GAZE = 0.02
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,10 @@ class FrameFitter:
             marks = self.options.noise.unbiased(groups.check_landmarks(marks))
             frame = EyeFrame.of(marks)
             values = self.values(start)
-            residuals, share = self._residuals(marks, frame, values)
+            shown = self.openings.irises_shown(opening_heights(marks))
+            residuals, share = self._residuals(marks, frame, values, shown)
             residuals += list((further or {}).values())
+            prior = prior and self._gaze_held(prior, shown)
             blocks = [self._tied(b, prior) for b in self.blocks]
             fixed = [Block.make("betas", 0), Block.make("log_focal", 1, free=False)]
             problem = Problem([*blocks, *fixed], residuals)
@@ -180,15 +184,27 @@ class FrameFitter:
     def _observed(self, marks: np.ndarray) -> np.ndarray:
         return np.concatenate([marks[: groups.NUM_MESH, :2], groups.iris_centers_px(marks)])
 
-    def _residuals(self, marks: np.ndarray, frame: EyeFrame, values: Values) -> tuple[list[Residual], np.ndarray]:
-        """What the frame says, with visibility and outline chosen at `values`; and each point's visibility."""
+    def _gaze_held(self, prior: StatePrior, shown: Float[np.ndarray, "2"]) -> StatePrior:
+        """Where an eye is shut, it looks where it looked: nothing in the frame says otherwise."""
+        sigma = prior.sigma.copy()
+        for name, share in zip(("reye_pose", "leye_pose"), shown, strict=True):
+            sigma[self.slices[name]] *= _HELD_GAZE + (1 - _HELD_GAZE) * share
+        return replace(prior, sigma=sigma)
+
+    def _residuals(
+        self, marks: np.ndarray, frame: EyeFrame, values: Values, irises: Float[np.ndarray, "2"]
+    ) -> tuple[list[Residual], np.ndarray]:
+        """What the frame says, with visibility and outline chosen at `values`; and each point's visibility.
+
+        irises: how much of the right and the left one can be seen.
+        """
         person, options = self.person, self.options
         flat = self.head.flat(values)
         vertices = posed_vertices(person.surface, person.candidates, flat)
         normals = vertex_normals(vertices, person.triangles)
         outline = contour.match_outline(person.bands, vertices, normals)
         share = visibility_of(embed(normals, person.marks), embed(vertices, person.marks))
-        share[groups.NUM_MESH :] = 1.0 if person.irises_turn else 0.0
+        share[groups.NUM_MESH :] = irises if person.irises_turn else 0.0
         shown = share.copy()
         share[list(groups.FOREHEAD)] /= options.forehead_factor**2
         share[outline.landmarks] = 0.0

@@ -36,6 +36,8 @@ OPEN_PERCENTILE = 75.0
 _LEAST_OPEN = 0.05
 #: Deviations in eye distances: of lids, of lips that touch, and the share of an opening that is added to them.
 _LID_SIGMA, _LIP_SIGMA, _SHARE = 0.008, 0.004, 0.08
+#: Lids open by these shares (of usual) hide the iris's middle and leave it to be seen.
+_IRIS_HIDDEN, _IRIS_SHOWN = 0.3, 0.65
 _LIDS = len(RIGHT_LIDS) + len(LEFT_LIDS)
 
 
@@ -62,9 +64,7 @@ class Openings:
 
     def targets(self, heights: Float[np.ndarray, "11"], person: PersonalHead) -> Float[np.ndarray, "11"]:
         """Heights that the head should show, metres, for detected ones in eye distances."""
-        lids, lips = heights[:_LIDS], heights[_LIDS:]
-        closed = self.shut_lids + _STILL_SHUT * self.open_lids
-        share = (lids - closed) / (self.open_lids - closed)
+        lips, share = heights[_LIDS:], self.lid_shares(heights)
         shut, rest = person.shut_gaps_m[:_LIDS], person.gaps_m[:_LIDS]
         return np.concatenate(
             [
@@ -72,6 +72,16 @@ class Openings:
                 person.gaps_m[_LIDS:] + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
             ]
         )
+
+    def lid_shares(self, heights: Float[np.ndarray, "11"]) -> Float[np.ndarray, "6"]:
+        """How far the lids are open, pair by pair: 1 as usual, 0 or less when shut."""
+        closed = self.shut_lids + _STILL_SHUT * self.open_lids
+        return (heights[:_LIDS] - closed) / (self.open_lids - closed)
+
+    def irises_shown(self, heights: Float[np.ndarray, "11"]) -> Float[np.ndarray, "2"]:
+        """How much of each iris (right, left) can be seen, 0..1: behind a lid the detector guesses, and guesses low."""
+        eyes = self.lid_shares(heights).reshape(2, -1).mean(1)
+        return np.clip((eyes - _IRIS_HIDDEN) / (_IRIS_SHOWN - _IRIS_HIDDEN), 0.0, 1.0)
 
 
 def has_blink(lids: Float[np.ndarray, "T 6"], times_s: Float[np.ndarray, " T"]) -> bool:
