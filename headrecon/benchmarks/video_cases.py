@@ -8,6 +8,9 @@ from headrecon.benchmarks.cases import Case, Prepared
 from headrecon.config import ReconstructConfig
 from headrecon.datasets.synthetic import SyntheticOptions, synthetic_photo
 from headrecon.fitting.metric_scale import MetricKnowledge
+from headrecon.fitting.video.dense_fit import DenseFrameFitter
+from headrecon.fitting.video.dense_points import FacePoints
+from headrecon.fitting.video.dense_template import Keyframe, learn_template
 from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.identity import fit_identity
 from headrecon.fitting.video.motion import MotionModel, MotionState
@@ -48,6 +51,28 @@ def _frame(device: str) -> Prepared:
     return Prepared(lambda: fitter.fit(moved, prior.mean, prior))
 
 
+def _skin(device: str) -> Prepared:
+    """Two rounds of weighing and Gauss-Newton over landmarks and skin, from the landmarks' answer."""
+    del device
+    engine = load_engine(ReconstructConfig())
+    photo = synthetic_photo(engine.assets, 1, SyntheticOptions(size=512))
+    (seen,) = observe_faces(photo.image_srgb, engine.networks, max_faces=1)
+    points = seen.landmarks.astype(np.float64)
+    openings = Openings.of(opening_heights(points)[None])
+    known = fit_identity(engine.fitter, [seen], [points], MetricKnowledge(), openings)
+    fitter = FrameFitter(known.person, known.focal_px, (512, 512), openings)
+    fit = fitter.fit(points, fitter.start(points))
+    face = FacePoints.build(engine.assets, known.betas)
+    learnt = learn_template(fitter, face, [Keyframe(photo.image_srgb, points, fit)] * 2)
+    if learnt is None:
+        raise RuntimeError("the benchmark's picture does not show its face")
+    dense = DenseFrameFitter(fitter, learnt[0], learnt[1])
+    rng = np.random.default_rng(0)
+    moved = points + 0.5 * rng.normal(size=points.shape)
+    found = fitter.fit(moved, fit.state)
+    return Prepared(lambda: dense.refine(photo.image_srgb, moved, found))
+
+
 def _smooth(device: str) -> Prepared:
     del device
     rng = np.random.default_rng(0)
@@ -60,5 +85,6 @@ def _smooth(device: str) -> Prepared:
 CASES = (
     Case("video follow", "one look, 512 px", _follow, goal_ms=20.0, devices=("cpu",)),
     Case("video frame fit", "warm, 55 parameters, 950 residuals", _frame, goal_ms=30.0, devices=("cpu",)),
+    Case("video frame skin", "1,100 points, 512 px, after its landmarks", _skin, goal_ms=80.0, devices=("cpu",)),
     Case("video smoothing", f"{_FRAMES} frames x {_CHANNELS} channels", _smooth, devices=("cpu",)),
 )

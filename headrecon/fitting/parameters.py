@@ -152,6 +152,20 @@ class HeadView:
         out[:, :, self._pose_end :] = self._place_columns(values)
         return out
 
+    def pulled_back(
+        self, model: PointModel, values: Values, weights: Float[np.ndarray, "L D 3"]
+    ) -> Float[np.ndarray, "L D K"]:
+        """`weights` times the derivatives that `linearize` gives, without forming these; the focal length's by the
+        points' places alone."""
+        jac = model.pulled_back(self.flat(values), weights)
+        out = np.empty((*weights.shape[:2], self.num_columns))
+        out[:, :, : self._pose_end] = jac[:, :, : self._pose_end]
+        orient = values[self.names["global_orient"]]
+        arm = self._turned_anchor(orient) - self.geometry.root
+        out[:, :, self._orient] -= weights @ so3.rotate_points_jacobian(orient, arm)
+        out[:, :, self._pose_end :] = weights @ self._place_columns(values)
+        return out
+
     def _place_columns(self, values: Values) -> Float[np.ndarray, "3 4"]:
         """d transl / d (placement, log_focal)."""
         place = self._anchor_place(values)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from headrecon.fitting.blas_threads import one_blas_thread
 from headrecon.fitting.landmark_groups import interocular_px
-from headrecon.fitting.video.frame_fit import FrameFit, FrameFitter
+from headrecon.fitting.video.frame_fit import FrameFit, FrameFitter, StatePrior
 from headrecon.fitting.video.motion import FORGOTTEN_S, MotionModel, MotionState
 from headrecon.io.work_folder import WorkFolder, chunk_name
 from headrecon.tracking.seen import seen_chunks
 
+if TYPE_CHECKING:
+    from headrecon.fitting.video.dense_fit import DenseFit
+    from headrecon.tracking.skin import SkinPass
+
 _STAGE = "fitted"
+_COLUMNS = ("states", "sigmas", "errors", "confidence", "skin")
+_Row = tuple[np.ndarray, np.ndarray, float, float, float]
 #: A frame that misses its points by this share of the eye distance is fitted again from scratch.
 _POOR = 0.12
 #: Confidence: misses up to the first are usual, with the second it falls to 1/e.
@@ -28,7 +35,8 @@ _PRESENCE = (0.5, 0.98)
 
 @dataclass(frozen=True)
 class FittedFrames:
-    """All frames of a segment. sigma is infinite where nobody was seen and the state was carried on."""
+    """All frames of a segment. sigma is infinite where nobody was seen and the state was carried on. skin: share of the
+    skin in view that is as expected, 0 where the landmarks' answer stays; NaN where it was not looked at."""
 
     frames: Int[np.ndarray, " T"]
     times_s: Float[np.ndarray, " T"]
@@ -36,6 +44,7 @@ class FittedFrames:
     sigmas: Float[np.ndarray, "T S"]
     errors: Float[np.ndarray, " T"]
     confidence: Float[np.ndarray, " T"]
+    skin: Float[np.ndarray, " T"]
 
 
 def confidence_of(presence: float, fit: FrameFit) -> float:
@@ -53,10 +62,11 @@ def fit_all(
     work: WorkFolder,
     shot: int,
     progress: Callable[[int], None],
+    skin: SkinPass | None = None,
 ) -> FittedFrames:
     """Fit the frames of one shot from where an earlier run stopped. Constant memory until they are put together.
 
-    further: residuals to add for a frame, from its index and the state expected.
+    skin: compares the frames' pictures too, which are read once more for it.
     Raises InputError when the disk is full.
     """
     stage = f"{_STAGE}-{shot}"
@@ -74,32 +84,38 @@ def fit_all(
         count += len(own)
         if index < done:
             continue
-        rows: list[tuple[np.ndarray, np.ndarray, float, float]] = []
-        with one_blas_thread():
-            for i in own:
-                time_s = float(chunk.times_s[i])
-                points = chunk.points[i] if chunk.held[i] else None
-                row, motion = _next(model, motion, points, (time_s, float(chunk.presence[i])))
-                rows.append(row)
-                progress(int(chunk.frames[i]))
+        rows: list[_Row] = []
+        for i in own:
+            number, time_s = int(chunk.frames[i]), float(chunk.times_s[i])
+            points = chunk.points[i] if chunk.held[i] else None
+            refine = None if skin is None or points is None else skin.of_frame(number, points)
+            with one_blas_thread():
+                row, motion = _next(model, motion, points, (time_s, float(chunk.presence[i])), refine)
+            rows.append(row)
+            progress(number)
         columns = [np.array(column) for column in zip(*rows, strict=True)]
-        arrays = dict(zip(("states", "sigmas", "errors", "confidence"), columns, strict=True))
+        arrays = dict(zip(_COLUMNS, columns, strict=True))
         arrays |= {"frames": chunk.frames[own], "times_s": chunk.times_s[own], **_pack_motion(motion)}
         work.save(chunk_name(stage, index), arrays)
     return _together(work, stage)
 
 
 def _next(
-    model: MotionModel, motion: MotionState | None, points: np.ndarray | None, shown: tuple[float, float]
-) -> tuple[tuple[np.ndarray, np.ndarray, float, float], MotionState | None]:
-    """One frame: its row and the motion after it. shown: time and presence."""
+    model: MotionModel,
+    motion: MotionState | None,
+    points: np.ndarray | None,
+    shown: tuple[float, float],
+    refine: Callable[[FrameFit, StatePrior | None], DenseFit] | None,
+) -> tuple[_Row, MotionState | None]:
+    """One frame: its row and the motion after it. shown: time and presence. refine: its skin."""
     fitter, (time_s, presence) = model.fitter, shown
     if points is None:
         motion = None if motion is None else model.coast(motion, time_s)
         state = np.zeros(fitter.size) if motion is None else motion.state
-        return (state, np.full(fitter.size, np.inf), np.nan, 0.0), motion
+        return (state, np.full(fitter.size, np.inf), np.nan, 0.0, np.nan), motion
     if motion is not None and motion.missed and time_s - motion.time_s + motion.missed * motion.step_s > FORGOTTEN_S:
         motion = None
+    prior, skin = None, np.nan
     if motion is None:
         fit = _from_scratch(fitter, points)
     else:
@@ -108,8 +124,11 @@ def _next(
         if fit.error > _POOR:
             anew = _from_scratch(fitter, points)
             fit = anew if anew.error < 0.8 * fit.error else fit
+    if refine is not None:
+        dense = refine(fit, prior)
+        fit, skin = dense.fit, dense.trust if dense.accepted else 0.0
     motion = model.advance(motion, fit.state, time_s)
-    return (fit.state, fit.sigma, fit.error, confidence_of(presence, fit)), motion
+    return (fit.state, fit.sigma, fit.error, confidence_of(presence, fit), skin), motion
 
 
 def _from_scratch(fitter: FrameFitter, points: np.ndarray) -> FrameFit:
@@ -136,7 +155,7 @@ def _motion_of(arrays: dict[str, np.ndarray]) -> MotionState | None:
 
 
 def _together(work: WorkFolder, stage: str) -> FittedFrames:
-    names = ("frames", "times_s", "states", "sigmas", "errors", "confidence")
+    names = ("frames", "times_s", *_COLUMNS)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for arrays in work.chunks(stage):
         for name in names:

@@ -33,6 +33,17 @@ _TURNS = 12
 
 
 @dataclass(frozen=True)
+class FoundPerson:
+    """identity, and what it was found from. keyframes: index and face of each; pictures, points: of these frames and of
+    those that were asked for the lens, by index, with the points as every frame has them."""
+
+    identity: ClipIdentity
+    keyframes: tuple[tuple[int, FaceObservation], ...]
+    pictures: Pictures
+    points: Points
+
+
+@dataclass(frozen=True)
 class PersonFinder:
     """Finds the identity of a clip; holds what all steps need."""
 
@@ -41,8 +52,8 @@ class PersonFinder:
     engine: Engine
     config: TrackConfig
 
-    def find(self, shot: ClipFeatures) -> tuple[ClipIdentity, list[tuple[int, FaceObservation]]]:
-        """The identity, and index and picture of each keyframe. Raises InputError."""
+    def find(self, shot: ClipFeatures) -> FoundPerson:
+        """The identity, and what it is from. Raises InputError."""
         config = self.config
         ids = choose_keyframes(shot.features, shot.presence, config.keyframes.count)
         frames = [int(i) for i in shot.frames[ids]]
@@ -63,7 +74,8 @@ class PersonFinder:
             # From the lens that landmarks choose, a long one: from there the adjustment ends nearest to the truth.
             start = self._fit(faces, followed, openings, None)
             hint = self._focal(start, turns, pictures, points, believed)
-        return self._fit(faces, followed, openings, hint or believed), list(zip(frames, faces, strict=True))
+        identity = self._fit(faces, followed, openings, hint or believed)
+        return FoundPerson(identity, tuple(zip(frames, faces, strict=True)), pictures, points)
 
     def _fit(
         self, faces: list[FaceObservation], followed: list[np.ndarray], openings: Openings, focal: FocalHint | None

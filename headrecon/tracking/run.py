@@ -1,6 +1,7 @@
 """A video to a track: the stages in their order. `headrecon.track` is this module's.
 
-open -> follow the face -> choose segment and keyframes -> identity, focal length, scale -> every frame -> smooth ->
+open -> follow the face -> choose segment and keyframes -> identity, focal length, scale -> skin -> every frame ->
+smooth ->
 `TrackResult`, whose `save` writes the output folder (`tracking.outputs`). What a killed run has finished is used again.
 """
 
@@ -9,10 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -32,14 +33,17 @@ from headrecon.stages import Engine
 from headrecon.structures import POSE_FIELDS, Cameras, FaceObservation, HeadParams, Licence, Track
 from headrecon.tracking.eta import frame_progress
 from headrecon.tracking.frames import FittedFrames, fit_all
-from headrecon.tracking.person import PersonFinder
+from headrecon.tracking.person import FoundPerson, PersonFinder
 from headrecon.tracking.seen import look_at_all, seen_chunks
 from headrecon.tracking.segments import ClipFeatures, Segment, choose_segment
 from headrecon.tracking.settings import TrackConfig
 
+if TYPE_CHECKING:
+    from headrecon.tracking.skin import SkinPass
+
 Progress = Callable[[str, float], None]
-#: Share of the work when a stage begins, for progress: looking, identity, frames, smoothing, writing.
-_LOOK, _IDENTITY, _FRAMES, _SMOOTH, _WRITE = 0.02, 0.25, 0.3, 0.62, 0.64
+#: Share of the work when a stage begins, for progress: looking, identity, skin, frames, smoothing, writing.
+_LOOK, _IDENTITY, _SKIN, _FRAMES, _SMOOTH, _WRITE = 0.02, 0.25, 0.3, 0.33, 0.62, 0.64
 #: Noise from frame to frame as a share of what a frame leaves open, at most: on videos of three people 0.02 to 0.06 of
 #: weights and gaze; of the pose, which the points' common tremor moves, more.
 _NOISE_SHARE = 0.06
@@ -175,12 +179,13 @@ class _Run:
         shot = clip.of_shot(segment.index)
         with self.timings.stage("identity"):
             self.report("finding out who it is", _IDENTITY)
-            identity, keyframes = PersonFinder(self.reader, self.work, self.engine, config).find(shot)
+            found = PersonFinder(self.reader, self.work, self.engine, config).find(shot)
+        identity = found.identity
         fitter = FrameFitter(identity.person, identity.focal_px, (info.width, info.height), identity.openings)
-        with self.timings.stage("frames"):
-            fitted = fit_all(
-                fitter, self.work, segment.index, self._frame_progress("fitting every frame", _FRAMES, _SMOOTH)
-            )
+        skin = self._skin(fitter, found) if config.motion.dense else None
+        progress = self._frame_progress("fitting every frame", _FRAMES, _SMOOTH)
+        with self.timings.stage("frames"), nullcontext() if skin is None else closing(skin):
+            fitted = fit_all(fitter, self.work, segment.index, progress, skin)
         with self.timings.stage("smooth"):
             self.report("smoothing over time", _SMOOTH)
             followed = self._track(fitter, identity, fitted)
@@ -190,7 +195,7 @@ class _Run:
             video=info,
             track=followed,
             identity=identity,
-            keyframes=tuple(keyframes),
+            keyframes=found.keyframes,
             engine=self.engine,
             errors=fitted.errors,
             raw=fitted,
@@ -208,6 +213,18 @@ class _Run:
             if self.config.keyframes.refine:
                 helper.submit(lambda: self.engine.refiner)
             yield
+
+    def _skin(self, fitter: FrameFitter, found: FoundPerson) -> SkinPass | None:
+        """What every frame's picture is compared with; None, with a warning, where the keyframes do not show it."""
+        from headrecon.tracking.skin import SkinPass, learn_skin
+
+        with self.timings.stage("skin"):
+            self.report("learning the skin", _SKIN)
+            dense = learn_skin(self.engine.assets, fitter, found)
+        if dense is None:
+            self.warnings.append("the keyframes hardly show the face: frames are fitted by their landmarks alone")
+            return None
+        return SkinPass(dense, self.reader)
 
     def _frame_progress(self, stage: str, start: float, end: float) -> Callable[[int], None]:
         """Progress by frames done."""

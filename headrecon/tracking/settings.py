@@ -41,8 +41,11 @@ class KeyframeConfig:
 
 @dataclass(frozen=True)
 class MotionConfig:
-    """How frames are put together."""
+    """How frames are fitted and put together."""
 
+    dense: bool = setting(
+        True, "compare every frame's skin with the person's, not its landmarks alone: truer and calmer, slower"
+    )
     smooth: float = setting(
         1.0, "how much noise is taken out over time: 0 leaves the frames as they are, 2 is twice the usual", low=0.0,
         high=10.0,

@@ -131,6 +131,43 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_result(killed_at, astronaut_i
     assert np.array_equal(again.confidence, whole.confidence)
 
 
+@pytest.mark.parametrize("killed_at", [2, 9])
+def test_a_run_killed_while_skin_is_followed_ends_in_the_same_result(
+    killed_at, astronaut_image, engine, tmp_path, monkeypatch
+):
+    from headrecon.fitting.video.dense_fit import DenseFrameFitter
+
+    monkeypatch.setattr(seen, "CHUNK", 6)
+    clip = write_clip(tmp_path / "c.mp4", [*views(astronaut_image, 8), *stripes(2), *views(astronaut_image, 4, 10)])
+    asked = replace(QUIET, motion=replace(QUIET.motion, dense=True))
+    with tracked(clip, tmp_path / "whole", asked, engine, None) as (whole, work):
+        work.remove()
+    shown = np.isfinite(whole.errors)
+    assert (whole.raw.skin[shown] > 0.6).all()  # every frame's skin was found
+    assert np.isnan(whole.raw.skin[~shown]).all()
+
+    class Killed(BaseException):
+        pass
+
+    real, refined = DenseFrameFitter.refine, [0]
+
+    def dying(self, *args):
+        refined[0] += 1
+        if refined[0] == killed_at:
+            raise Killed
+        return real(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DenseFrameFitter, "refine", dying)
+        with pytest.raises(Killed):
+            followed(clip, tmp_path / "out", engine, asked)
+        already, refined[0], killed_at = (killed_at - 1) // 6 * 6, 0, 99
+        again, _ = followed(clip, tmp_path / "out", engine, asked)
+    assert refined[0] == shown.sum() - already
+    for name in ("expression", "global_orient", "transl", "leye_pose"):
+        assert np.array_equal(getattr(again.params, name), getattr(whole.track.params, name)), name
+
+
 def test_other_settings_start_anew(astronaut_image, engine, tmp_path):
     clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 4))
     with tracked(clip, tmp_path / "out", QUIET, engine, None):

@@ -75,13 +75,9 @@ def personal_head(assets: HeadAssets, betas: Float[np.ndarray, " Nb"]) -> Person
     # Placement and pose refer to the template, as in the fit that found the identity.
     whole = PointModel(assets, marks)
     root = whole.joints(whole.layout.zeros())[0]
-    person = replace(
-        assets,
-        v_template=template + assets.shapedirs.astype(np.float64) @ betas,
-        shapedirs=np.zeros((assets.num_vertices, 3, 0)),
-    )
+    person = settled(assets, betas)
     every = assets.landmarks["mediapipe478"]
-    surface, where = _cut_to(person, np.concatenate([every.vertex_ids.ravel(), bands.candidates.vertex_ids.ravel()]))
+    surface, where = cut_to(person, np.concatenate([every.vertex_ids.ravel(), bands.candidates.vertex_ids.ravel()]))
     every = replace(every, vertex_ids=where[every.vertex_ids])
     surface = replace(surface, landmarks={"mediapipe478": every})
     bands = replace(bands, candidates=replace(bands.candidates, vertex_ids=where[bands.candidates.vertex_ids]))
@@ -104,6 +100,12 @@ def personal_head(assets: HeadAssets, betas: Float[np.ndarray, " Nb"]) -> Person
     )
 
 
+def settled(assets: HeadAssets, betas: Float[np.ndarray, " Nb"]) -> HeadAssets:
+    """The model as one person: the identity in the template, and no directions of it left."""
+    shape = assets.v_template.astype(np.float64) + assets.shapedirs.astype(np.float64) @ betas
+    return replace(assets, v_template=shape, shapedirs=np.zeros((assets.num_vertices, 3, 0)))
+
+
 def _columns(assets: HeadAssets, names: Sequence[str]) -> list[int]:
     return [assets.expression_names.index(n) for n in names if n in assets.expression_names]
 
@@ -116,7 +118,7 @@ def _gaps(pairs: PointModel, active: Sequence[int]) -> Float[np.ndarray, "N"]:
     return at[: len(PAIRS), 1] - at[len(PAIRS) :, 1]
 
 
-def _cut_to(assets: HeadAssets, used: Int[np.ndarray, " N"]) -> tuple[HeadAssets, Int[np.ndarray, " V"]]:
+def cut_to(assets: HeadAssets, used: Int[np.ndarray, " N"]) -> tuple[HeadAssets, Int[np.ndarray, " V"]]:
     """The part of a model whose triangles touch the used vertices, and the new index of each old vertex (-1: gone).
 
     Normals at the used vertices are those of the whole mesh. Joints are kept as they are: they no longer depend on
