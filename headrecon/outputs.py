@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.config import as_dict, as_yaml
-from headrecon.fitting.region_sigma import region_sigmas
+from headrecon.fitting.region_sigma import SeenSkin, region_sigmas
 from headrecon.geometry import so3
 from headrecon.geometry.cameras import invert_rigid, project_points
 from headrecon.io.cameras import write_transforms
@@ -149,6 +149,7 @@ def scene_of(result: Reconstruction, index: int = 0) -> HeadScene:
         photo.sitting.observation.landmarks[:, :2],
         fitted,
         photo.light,
+        result.surface.observed if result.surface is not None and result.surface.accepted else None,
     )
 
 
@@ -164,7 +165,10 @@ def _write_documents(result: Reconstruction, folder: Path, shown: Shown) -> None
     start = time.perf_counter()
     path = result.image.path
     covariance = result.fit.posterior.marginal("betas")
-    regions = {k: asdict(v) for k, v in region_sigmas(result.assets, result.neutral, covariance).items()}
+    found = result.surface
+    skin = SeenSkin(found.observed, found.sigma_m) if found is not None and found.accepted else None
+    sigmas = region_sigmas(result.assets, result.neutral, covariance, skin)
+    regions = {k: {n: x for n, x in asdict(v).items() if x is not None} for k, v in sigmas.items()}
     metric = {name: Measurement(f.value, f.sigma, (f.low90, f.high90)) for name, f in result.metric.items()}
     cameras = photo_cameras(result)
     write_transforms(folder / "transforms.json", cameras, [p.sitting.image.path.name for p in result.photos])

@@ -228,7 +228,8 @@ def _together(engine: Engine, fit: LandmarkFit, company: Company) -> tuple[Landm
         return fit, None
     from headrecon.fitting.multiview.from_fit import applied
 
-    return applied(fit, found), found
+    neutral = stages.heads(engine, replace(fit, flat=found.params[:1]), found.offsets)[0]
+    return applied(fit, found, engine.fitter.models.measures, neutral), found
 
 
 def _sum(surface: MultiviewFit | None, hair: HairLift | None) -> Float[np.ndarray, "V 3"] | None:

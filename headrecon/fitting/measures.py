@@ -10,14 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from headrecon.fitting import landmark_groups as groups
 from headrecon.models.measurements import measurements_of
 from headrecon.models.point_model import PointModel
+from headrecon.models.posed_mesh import embed
 from headrecon.structures import HeadAssets, LandmarkEmbedding
 
-OWN_NAMES = ("ipd", "pd_right", "pd_left")
+PUPIL_LENGTHS = ("ipd", "pd_right", "pd_left")
 #: Measures of the model that are reported under a shorter name, or (None) are defined here.
 RENAMED = {"bizygomatic_breadth": "face_width", "interpupillary_distance": None}
 
@@ -54,8 +55,20 @@ class MeasureSet:
             bary.append(points.barycentrics)
             self._paths.append(_Path(shown, np.arange(count, count + len(points))))
             count += len(points)
-        self._model = PointModel(assets, LandmarkEmbedding(np.concatenate(ids), np.concatenate(bary)))
-        self.names: tuple[str, ...] = (*OWN_NAMES, *(p.name for p in self._paths))
+        self._marks = LandmarkEmbedding(np.concatenate(ids), np.concatenate(bary))
+        self._model = PointModel(assets, self._marks)
+        self.names: tuple[str, ...] = (*PUPIL_LENGTHS, *(p.name for p in self._paths))
+
+    def of_head(self, neutral: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, " M"]:
+        """Lengths in the order of `names` on a head at rest with whatever it has beside its identity; its unit."""
+        points = embed(np.asarray(neutral, np.float64), self._marks)
+        return np.array(self._lengths(points, np.zeros((*points.shape, 0)))[0])
+
+    def within(self, vertices: Bool[np.ndarray, " V"]) -> Bool[np.ndarray, " M"]:
+        """Which lengths, in the order of `names`, are between points of these vertices alone."""
+        own = (vertices[self._marks.vertex_ids] | (self._marks.barycentrics == 0)).all(1)
+        pupils = [bool(own[:2].all()), *[bool(own[:3].all())] * 2]
+        return np.array([*pupils, *(bool(own[p.points].all()) for p in self._paths)])
 
     def evaluate(self, betas: Float[np.ndarray, " Nb"]) -> tuple[Float[np.ndarray, " M"], Float[np.ndarray, "M Nb"]]:
         """Lengths in metres in the order of `names`, and their derivatives."""
@@ -63,12 +76,16 @@ class MeasureSet:
         x[self._model.layout.slices["betas"]] = betas
         points, jac = self._model.jacobian(x)
         jac = jac[:, :, self._model.layout.slices["betas"]]
+        lengths, slopes = self._lengths(points, jac)
+        return np.array(lengths), np.stack(slopes)
+
+    def _lengths(self, points: np.ndarray, jac: np.ndarray) -> tuple[list[float], list[np.ndarray]]:
         lengths, slopes = _pupil_distances(points, jac)
         for path in self._paths:
             length, slope = _polyline(points[path.points], jac[path.points])
             lengths.append(length)
             slopes.append(slope)
-        return np.array(lengths), np.stack(slopes)
+        return lengths, slopes
 
 
 def _polyline(points: np.ndarray, jac: np.ndarray) -> tuple[float, np.ndarray]:

@@ -15,7 +15,7 @@ from headrecon.rendering.lighting import Surface
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.pictures import Picture, draw
 from headrecon.report.scene import BACKDROP_SRGB, HeadScene, textured_look, to_uint8
-from headrecon.structures import Cameras
+from headrecon.structures import Cameras, Mesh
 
 TITLES = (
     "photo", "landmarks", "geometry over the photo", "head over the photo", "geometry",
@@ -25,6 +25,8 @@ _COLUMNS = 5
 _GAP, _CAPTION = 8, 26
 _PAPER, _INK = (250, 250, 251), (60, 62, 66)
 _DETECTED, _FITTED = (0, 214, 255), (255, 64, 129)
+#: Tint of the geometry where several photos agree on it, and what is written below.
+_SEEN_SRGB, _SEEN_TITLE = (0.42, 0.62, 0.78), "geometry (blue: seen by several photos)"
 #: How much of the geometry shows over the photo.
 _OVERLAY = 0.62
 
@@ -68,25 +70,36 @@ def _laid_out(
 
 
 def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.ndarray, "S S 3"]]:
-    """The pictures by title, in the order of TITLES, each cell x cell."""
+    """The pictures by title, in the order of TITLES, each cell x cell; the geometry's title says what its tint is."""
     scene = scene.checked()
     cameras = _photo_crop(scene, cell)
     photo = _cut_photo(scene, cell)
     views = preview_cameras(scene.neutral, ("front", "three_quarter", "profile", "back"), cell)
     looks = draw(scene.neutral_mesh, views, scene.textured, textured_look(), levels=scene.levels)
     front = Cameras(views.viewmats[:1], views.Ks[:1], cell, cell)
-    bare = RenderOptions(background_srgb=BACKDROP_SRGB)
-    geometry = next(draw(scene.neutral_mesh, front, Appearance(), bare))
+    geometry = _geometry(scene, front)
     pictures = [
         photo,
         _draw_landmarks(scene, photo, cell),
         _over(photo, _posed(scene, cameras, Appearance(), RenderOptions(background_srgb=None)), _OVERLAY),
         _over(photo, _as_photographed(scene, cameras), 1.0),
-        to_uint8(geometry.image_srgb),
+        geometry,
         *(to_uint8(look.image_srgb) for look in looks),
         np.asarray(Image.fromarray(scene.texture).resize((cell, cell), Image.Resampling.BOX, reducing_gap=2.0)),
     ]
-    return dict(zip(TITLES, pictures, strict=True))
+    titles = [_SEEN_TITLE if scene.seen is not None and t == "geometry" else t for t in TITLES]
+    return dict(zip(titles, pictures, strict=True))
+
+
+def _geometry(scene: HeadScene, camera: Cameras) -> UInt8[np.ndarray, "S S 3"]:
+    """The head at rest as clay, tinted where several photos agree on it."""
+    mesh, look = scene.neutral_mesh, Appearance()
+    if scene.seen is not None:
+        # Finer meshes have vertices of their own, which the flags are not about.
+        mesh = Mesh(scene.neutral, scene.assets.faces)
+        tint = np.where(scene.seen[:, None], _SEEN_SRGB, look.base_srgb).astype(np.float32)
+        look = Appearance(vertex_srgb=tint)
+    return to_uint8(next(draw(mesh, camera, look, RenderOptions(background_srgb=BACKDROP_SRGB))).image_srgb)
 
 
 def overlay_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.ndarray, "S S 3"]]:

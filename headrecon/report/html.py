@@ -55,7 +55,7 @@ class ReportContent:
     """What the report says. figures: by name with the unit at the end (`ipd_mm`, `distance_m`).
 
     files: name and what it is, in the order shown. preview: the contact sheet; video: the turntable's bytes; relit: the
-    head in another light. regions: `sigma_mm` and `prior_mm` of the shape by region.
+    head in another light. regions: `sigma_mm`, `prior_mm` and perhaps `seen` of the shape by region.
     """
 
     title: str
@@ -133,11 +133,19 @@ def _regions(regions: Mapping[str, Mapping[str, float]]) -> str:
     if not regions:
         return ""
     head = '<th>region</th><th class="number">± 1σ</th><th class="number">without a photo</th>'
-    cell = '<tr><td>{}</td><td class="number">{:.1f} mm</td><td class="number">{:.1f} mm</td></tr>'
+    cell = '<tr><td>{}</td><td class="number">{:.1f} mm</td><td class="number">{:.1f} mm</td>{}</tr>'
     ordered = sorted(regions.items(), key=lambda item: item[1]["sigma_mm"])
-    rows = "".join(cell.format(html.escape(name), r["sigma_mm"], r["prior_mm"]) for name, r in ordered)
-    note = '<p class="soft">Of where the surface lies. What a photo does not show stays near the last column.</p>'
-    return f"<table><tr>{head}</tr>{rows}</table>{note}"
+    compared = any("seen" in r for r in regions.values())
+    head += '<th class="number">seen by several</th>' if compared else ""
+    seen = {
+        name: f'<td class="number">{100 * r["seen"]:.0f} %</td>' if "seen" in r else "<td></td>" * compared
+        for name, r in ordered
+    }
+    rows = "".join(cell.format(html.escape(name), r["sigma_mm"], r["prior_mm"], seen[name]) for name, r in ordered)
+    note = "Of where the surface lies. What a photo does not show stays near the second column."
+    if compared:
+        note += " The last one says how much of a region several photos agree on; the rest follows the model."
+    return f'<table><tr>{head}</tr>{rows}</table><p class="soft">{note}</p>'
 
 
 def _interval90(figure: FigureLike) -> tuple[float, float]:

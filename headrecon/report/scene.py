@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from headrecon.errors import ShapeError
 from headrecon.geometry.refinement import refine_mesh
@@ -25,7 +25,7 @@ class HeadScene:
 
     neutral and posed: vertices in metres; posed lies in the world of `cameras` (the photo's one, numpy). texture is in
     the model's UVs. light: of the photo, where the texture is free of it. landmarks_px: detected points in the photo;
-    fitted_px: the same points of the fitted head.
+    fitted_px: the same points of the fitted head. seen: vertices on which several photos agree, if they were compared.
     """
 
     assets: HeadAssets
@@ -37,6 +37,7 @@ class HeadScene:
     landmarks_px: Float[np.ndarray, "L 2"] | None = None
     fitted_px: Float[np.ndarray, "L 2"] | None = None
     light: Lighting | None = None
+    seen: Bool[np.ndarray, " V"] | None = None
 
     def checked(self) -> HeadScene:
         """Return self; raise ShapeError when the photo is not the camera's or vertices are not the model's."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from headrecon.errors import InputError, ShapeError
+from headrecon.fitting.measures import MeasureSet
 from headrecon.fitting.multiview.calibration import CalibrationOptions, Stand, calibrate
 from headrecon.fitting.multiview.displacement import SolveOptions, rows_of, solve_displacement
 from headrecon.fitting.multiview.from_fit import applied, views_of
@@ -400,8 +401,18 @@ def test_a_joint_fit_goes_in_and_comes_out() -> None:
         views_of(fit, images[:1], [None])
     kept = fitter().refine(views)
     assert not kept.accepted  # two photos from the same side, and black
-    assert applied(fit, kept).flat is fit.flat
-    assert applied(fit, kept).warnings[-1] == kept.warnings[0]
-    moved = applied(fit, replace(kept, accepted=True, params=kept.params + 0.01, warnings=()))
+    measures, neutral = MeasureSet(assets), assets.v_template.astype(np.float64)
+    assert applied(fit, kept, measures, neutral).flat is fit.flat
+    assert applied(fit, kept, measures, neutral).warnings[-1] == kept.warnings[0]
+    taken = replace(kept, accepted=True, params=kept.params + 0.01, warnings=())
+    moved = applied(fit, taken, measures, neutral)
     np.testing.assert_allclose(moved.flat, fit.flat + 0.01)
+    # Lengths are the refined head's where photos saw both ends: nowhere here, but for the pupils.
+    lengths = dict(zip(measures.names, 1e3 * measures.of_head(neutral), strict=True))
+    assert moved.figures["ipd_mm"].value == pytest.approx(lengths["ipd"])
+    assert moved.figures["face_width_mm"] == fit.figures["face_width_mm"]
+    seen = applied(fit, replace(taken, observed=~taken.observed), measures, neutral).figures["face_width_mm"]
+    assert seen.value == pytest.approx(lengths["face_width"])
+    before = fit.figures["face_width_mm"]
+    assert seen.sigma / seen.value == pytest.approx(before.sigma / before.value)
     np.testing.assert_allclose(moved.values["betas"], fit.values["betas"] + 0.01)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from headrecon.fitting.region_sigma import region_sigmas
+from headrecon.fitting.region_sigma import SeenSkin, region_sigmas
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.structures import triangulate
 from tests.synthetic_assets import make_tiny_assets
@@ -38,3 +38,17 @@ def test_without_a_photo_it_is_the_prior() -> None:
     assets = replace(ASSETS, regions=REGIONS)
     for sigma in region_sigmas(assets, assets.v_template, np.eye(assets.num_betas)).values():
         np.testing.assert_allclose(sigma.sigma_mm, sigma.prior_mm, rtol=1e-9)
+
+
+def test_what_several_photos_show_has_its_own_deviation() -> None:
+    assets = replace(ASSETS, regions=REGIONS)
+    seen = REGIONS["nose"] > 0.5
+    skin = SeenSkin(seen, np.full(assets.num_vertices, 2e-4))
+    bare, found = (region_sigmas(assets, assets.v_template, np.eye(assets.num_betas), s) for s in (None, skin))
+    assert bare["nose"].seen is None
+    assert found["nose"].seen == 1.0
+    np.testing.assert_allclose(found["nose"].sigma_mm, 0.2, rtol=1e-9)
+    share = seen[REGIONS["face"] > 0.5].mean()
+    assert found["face"].seen == share
+    assert 0.2 < found["face"].sigma_mm < bare["face"].sigma_mm
+    assert found["face"].prior_mm == bare["face"].prior_mm

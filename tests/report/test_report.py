@@ -71,6 +71,17 @@ def test_sheet_has_ten_captioned_pictures(scene):
     assert (captions < 128).all(-1).sum() > 100  # ink
 
 
+def test_geometry_is_tinted_where_photos_agree(scene):
+    left = scene.assets.v_template[:, 0] > 0
+    pictures = contact_pictures(make_scene(seen=left), CELL)
+    title = next(t for t in pictures if t.startswith("geometry ("))
+    tinted = pictures[title][..., 2].astype(int) - pictures[title][..., 0] > 15
+    middle = CELL // 2
+    assert tinted[:, middle + 5 :].mean() > 0.2  # the subject's left is on the picture's right
+    assert not tinted[:, : middle - 5].any()
+    assert "geometry" in contact_pictures(scene, CELL)
+
+
 def test_photo_and_overlay_share_one_crop(scene):
     """Where the photo shows the head, the overlay shows geometry; beyond it, the same background."""
     pictures = contact_pictures(scene, CELL)
@@ -228,6 +239,9 @@ def test_regions_are_listed_surest_first():
     text = parse(report_html(content(regions=regions))).text
     assert text.index("nose") < text.index("0.8 mm") < text.index("2.5 mm") < text.index("ears") < text.index("2.9 mm")
     assert "How sure" not in report_html(content())
+    assert "seen by several" not in text
+    regions["nose"]["seen"] = 0.87
+    assert "87 %" in parse(report_html(content(regions=regions))).text
 
 
 def test_figures_carry_their_uncertainty():

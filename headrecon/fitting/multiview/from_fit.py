@@ -10,6 +10,8 @@ from jaxtyping import Float, UInt8
 
 from headrecon.errors import ShapeError
 from headrecon.fitting.fit_report import LandmarkFit
+from headrecon.fitting.measures import PUPIL_LENGTHS, MeasureSet
+from headrecon.fitting.metric_scale import Figure
 from headrecon.fitting.multiview.result import MultiviewFit
 from headrecon.fitting.multiview.views import PosedView, Views
 
@@ -33,10 +35,14 @@ def views_of(
     return Views.of(views, fit.layout.num_betas, known_cameras, one_moment)
 
 
-def applied(fit: LandmarkFit, refined: MultiviewFit) -> LandmarkFit:
+def applied(
+    fit: LandmarkFit, refined: MultiviewFit, measures: MeasureSet, neutral: Float[np.ndarray, "V 3"]
+) -> LandmarkFit:
     """The joint fit with the refined heads and cameras, and the stage's warnings; as it was where not accepted.
 
-    The posterior, the figures and the residuals stay the landmark stage's: they are about what landmarks say.
+    neutral: the refined head at rest. Lengths between observed places, and the pupils', are its own, with the landmark
+    stage's relative deviations (wide enough on renderings: docs/accuracy.md). Other lengths, posterior and residuals
+    stay that stage's: they are about what landmarks say.
     """
     warnings = (*fit.warnings, *refined.warnings)
     if not refined.accepted:
@@ -45,4 +51,13 @@ def applied(fit: LandmarkFit, refined: MultiviewFit) -> LandmarkFit:
         replace(c, viewmats=c.viewmats.astype(np.float32), Ks=c.Ks.astype(np.float32)) for c in refined.cameras
     )
     values = {**fit.values, "betas": refined.params[0, fit.layout.slices["betas"]].copy()}
-    return replace(fit, flat=refined.params.copy(), pinholes=pinholes, values=values, warnings=warnings)
+    figures = dict(fit.figures)
+    own = zip(measures.names, measures.of_head(neutral), measures.within(refined.observed), strict=True)
+    for name, length, seen in own:
+        if seen or name in PUPIL_LENGTHS:
+            key = f"{name}_mm"
+            length_mm = 1e3 * float(length)
+            figures[key] = Figure.positive(length_mm, length_mm * figures[key].sigma / figures[key].value, "mm")
+    return replace(
+        fit, flat=refined.params.copy(), pinholes=pinholes, values=values, warnings=warnings, figures=figures
+    )

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from headrecon.fitting import landmark_groups as groups
+from headrecon.fitting.landmarks import take
 from headrecon.fitting.multiview.surface import Surface
 from headrecon.fitting.multiview.sweep import Samples
 from headrecon.models.point_model import PointModel
@@ -15,17 +17,24 @@ from headrecon.structures import POSE_FIELDS, LandmarkEmbedding
 
 #: At most so many samples decide; more only repeat them.
 _SAMPLES = 2500
+#: Landmarks that hold the head, and the option that says how firmly: all of iBUG's, and MediaPipe's irises.
+_MARKS = (
+    ("ibug68", list(range(68)), "mark_m"),
+    ("mediapipe478", [groups.RIGHT_IRIS[0], groups.LEFT_IRIS[0]], "iris_m"),
+)
 
 
 @dataclass(frozen=True)
 class IdentityOptions:
     """model_m: by which the nearest head of the model still differs from a person, and looks: how many independent
-    places that is about. mark_m: by which a landmark may slide. expression, jaw_rad: how far these may go from where
+    places that is about. mark_m: by which a landmark may slide; iris_m: and an iris, of which stereo sees nothing, so
+    that pupils stay as far apart as all photos' irises have them. expression, jaw_rad: how far these may go from where
     the joint fit has them (deviations). cut: as in `SolveOptions`."""
 
     model_m: float = 0.0006
     looks: float = 200.0
     mark_m: float = 0.003
+    iris_m: float = 0.0006
     expression: float = 0.08
     jaw_rad: float = 0.05
     cut: float = 3.0
@@ -58,9 +67,10 @@ def refit(
     hold = np.diag(precision[free])
     pull = precision[free] * (mean - x)[free]
     # Poses found anew took the landmarks along: then they may slide from where they are now.
-    marks = _mark_rows(surface, x, start[0] if move_head else x)
-    if marks is not None:
-        hold, pull = _with_marks(hold, pull, marks, free, options.mark_m)
+    for name, ids, slide in _MARKS:
+        marks = _mark_rows(surface, x, start[0] if move_head else x, name, ids)
+        if marks is not None:
+            hold, pull = _with_marks(hold, pull, marks, free, getattr(options, slide))
     step, weight = np.zeros(len(free)), np.ones(len(target))
     for _ in range(options.rounds):
         data = share * weight
@@ -105,12 +115,14 @@ def _normal_rows(surface: Surface, samples: Samples, params: Float[np.ndarray, "
     return out
 
 
-def _mark_rows(surface: Surface, x: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+def _mark_rows(
+    surface: Surface, x: np.ndarray, start: np.ndarray, name: str, ids: list[int]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Where the landmarks are against where the joint fit had them [3L], and how they move [3L,P]."""
-    embedding = surface.assets.landmarks.get("ibug68")
+    embedding = surface.assets.landmarks.get(name)
     if embedding is None:
         return None
-    model = PointModel(surface.assets, embedding)
+    model = PointModel(surface.assets, take(embedding, ids))
     points, jac = model.jacobian(x)
     return (points - model.evaluate(start)).reshape(-1), jac.reshape(-1, jac.shape[2])
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from headrecon.fitting.blas_threads import one_blas_thread
 from headrecon.fitting.multiview.calibration import Stand, calibrate
@@ -169,13 +169,19 @@ class _Refinement:
             cameras=state.stand.cameras,
             offsets=state.offsets,
             sigma_m=found.sigma,
-            observed=found.sigma < self.options.observed * found.prior_sigma,
+            observed=self._compared() & (found.sigma < self.options.observed * found.prior_sigma),
             accepted=True,
             agreement_before=before,
             agreement_after=after,
             samples=samples,
             timings_ms=dict(self.timings),
         )
+
+    def _compared(self) -> Bool[np.ndarray, " V"]:
+        """Vertices of skin that is compared between photos; what goes with it, such as eyes, was not seen itself."""
+        out = np.zeros(self.surface.assets.num_vertices, bool)
+        out[self.surface.triangles[self.surface.compared]] = True
+        return out
 
     def _kept(self, reason: str, before: float, samples: int) -> MultiviewFit:
         count = self.surface.assets.num_vertices
