@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from headrecon.errors import InputError
+from headrecon.geometry.refinement import Refinement
 from headrecon.models.point_model import ParamLayout, PointModel
 from headrecon.models.posed_mesh import posed_vertices
 from headrecon.rendering.lighting import Lighting, soft_front
@@ -110,8 +111,14 @@ class MeshFigure(Figure):
         return self.head.posed(self.joints, row)
 
     def picture(self, row: Float[np.ndarray, " P"], camera: Cameras, look: Look) -> UInt8[np.ndarray, "H W 3"]:
-        vertices, texture = self.head.posed(self.joints, row), self._texture
-        return _drawn(self.assets, vertices, camera, look, Appearance(texture), self._levels)
+        mesh = self._finer.mesh(self.head.posed(self.joints, row))
+        return _drawn(mesh, camera, look, Appearance(self._texture), self._levels)
+
+    @cached_property
+    def _finer(self) -> Refinement:
+        """Rounds the outlines, as in reports."""
+        assets, rest = self.assets, self.reach(self.rest())
+        return Refinement.of(Mesh(rest, assets.faces, assets.uvs, assets.uv_faces))
 
     @cached_property
     def _texture(self) -> Float[np.ndarray, "S s 3"]:
@@ -196,16 +203,22 @@ class BoundMesh:
     def picture(self, row: Float[np.ndarray, " P"], camera: Cameras, look: Look) -> UInt8[np.ndarray, "H W 3"]:
         """Draw one instant."""
         vertices = posed_vertices(self.assets, self.figure.joints, row, self.figure.avatar.person.offsets)
-        return _drawn(self.assets, vertices, camera, look, Appearance(vertex_srgb=self._colours), None)
+        mesh = self._finer.mesh(vertices)
+        return _drawn(mesh, camera, look, Appearance(vertex_srgb=self._colours), None)
 
     @cached_property
-    def _colours(self) -> Float[np.ndarray, "V 3"]:
-        return plain_head(self.assets)
+    def _finer(self) -> Refinement:
+        figure = self.figure
+        rest = posed_vertices(self.assets, figure.joints, figure.rest(), figure.avatar.person.offsets)
+        return Refinement.of(Mesh(rest, self.assets.faces))
+
+    @cached_property
+    def _colours(self) -> Float[np.ndarray, "W 3"]:
+        return self._finer.spread(plain_head(self.assets))
 
 
 def _drawn(
-    assets: HeadAssets,
-    vertices: Float[np.ndarray, "V 3"],
+    mesh: Mesh,
     camera: Cameras,
     look: Look,
     appearance: Appearance,
@@ -214,7 +227,6 @@ def _drawn(
     options = RenderOptions(
         lighting=look.lighting or soft_front(), supersample=look.supersample, background_srgb=look.background
     )
-    mesh = Mesh(vertices.astype(np.float32), assets.faces, assets.uvs, assets.uv_faces)
     picture = next(draw(mesh, camera, appearance, options, levels=levels))
     return (picture.image_srgb.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 

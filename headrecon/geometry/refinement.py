@@ -7,7 +7,7 @@ goes through all vertices of the coarse mesh; a limit surface of Catmull and Cla
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -22,28 +22,63 @@ _ROUNDS = 3
 _CREASE = 0.3
 
 
-def refine_mesh(mesh: Mesh, longest: float = LONGEST_M) -> Mesh:
-    """Triangles without edges longer than `longest` (metres), as far as three halvings reach; UVs go along.
+@dataclass(frozen=True)
+class Refinement:
+    """How a mesh is made finer: for all poses of one head alike, so that nothing jumps from frame to frame.
 
-    The first vertices (and UVs) are the given ones, unmoved. A mesh without long edges comes back as triangles.
-    O(F) a halving, numpy alone.
+    coarse: the triangles that were given. faces, uvs, uv_faces: of the finer mesh, whose first vertices (and UVs) are
+    the given ones. parents: for each halving the two ends of every new vertex.
     """
-    vertices = np.asarray(mesh.vertices, dtype=np.float64)
-    triangles = triangulate(mesh.faces)[0]
-    uvs, uv_triangles = mesh.uvs, None if mesh.uv_faces is None else triangulate(mesh.uv_faces)[0]
-    normals = vertex_normals(vertices, triangles)
-    for _ in range(_ROUNDS):
-        ends = vertices[triangles] - vertices[np.roll(triangles, -1, axis=1)]
-        long = (ends * ends).sum(-1) > longest**2
-        if not long.any():
-            break
-        if uvs is not None and uv_triangles is not None:
-            uv_triangles, parents = _halve(uv_triangles, long, len(uvs))
-            uvs = np.concatenate([uvs, 0.5 * (uvs[parents[:, 0]] + uvs[parents[:, 1]])])
-        triangles, parents = _halve(triangles, long, len(vertices))
-        middles, between = _rounded(vertices, normals, parents)
-        vertices, normals = np.concatenate([vertices, middles]), np.concatenate([normals, between])
-    return replace(mesh, vertices=vertices.astype(np.float32), faces=triangles, uvs=uvs, uv_faces=uv_triangles)
+
+    coarse: Int[np.ndarray, "F 3"]
+    faces: Int[np.ndarray, "G 3"]
+    uvs: Float[np.ndarray, "T 2"] | None
+    uv_faces: Int[np.ndarray, "G 3"] | None
+    parents: tuple[Int[np.ndarray, "_ 2"], ...]
+
+    @staticmethod
+    def of(mesh: Mesh, longest: float = LONGEST_M) -> Refinement:
+        """Halve edges longer than `longest` (metres), as far as three halvings reach; UVs go along.
+
+        A mesh without long edges stays as it is, as triangles. O(F) a halving, numpy alone.
+        """
+        vertices = np.asarray(mesh.vertices, dtype=np.float64)
+        coarse = triangles = triangulate(mesh.faces)[0]
+        uvs, uv_triangles = mesh.uvs, None if mesh.uv_faces is None else triangulate(mesh.uv_faces)[0]
+        normals, parents = vertex_normals(vertices, triangles), []
+        for _ in range(_ROUNDS):
+            ends = vertices[triangles] - vertices[np.roll(triangles, -1, axis=1)]
+            long = (ends * ends).sum(-1) > longest**2
+            if not long.any():
+                break
+            if uvs is not None and uv_triangles is not None:
+                uv_triangles, uv_parents = _halve(uv_triangles, long, len(uvs))
+                uvs = np.concatenate([uvs, 0.5 * (uvs[uv_parents[:, 0]] + uvs[uv_parents[:, 1]])])
+            triangles, ends = _halve(triangles, long, len(vertices))
+            parents.append(ends)
+            vertices, normals = _with_middles(vertices, normals, ends)
+        return Refinement(coarse, triangles, uvs, uv_triangles, tuple(parents))
+
+    def mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
+        """The finer mesh over these places of the coarse vertices."""
+        fine = np.asarray(vertices, dtype=np.float64)
+        normals = vertex_normals(fine, self.coarse)
+        for ends in self.parents:
+            fine, normals = _with_middles(fine, normals, ends)
+        return Mesh(fine.astype(np.float32), self.faces, self.uvs, self.uv_faces)
+
+    def spread(self, values: Float[np.ndarray, "V *D"]) -> Float[np.ndarray, "W *D"]:
+        """Values of coarse vertices at all vertices: means in the middles of edges."""
+        for ends in self.parents:
+            values = np.concatenate([values, 0.5 * (values[ends[:, 0]] + values[ends[:, 1]])])
+        return values
+
+
+def _with_middles(
+    vertices: Float[np.ndarray, "V 3"], normals: Float[np.ndarray, "V 3"], ends: Int[np.ndarray, "E 2"]
+) -> tuple[Float[np.ndarray, "W 3"], Float[np.ndarray, "W 3"]]:
+    middles, between = _rounded(vertices, normals, ends)
+    return np.concatenate([vertices, middles]), np.concatenate([normals, between])
 
 
 def _rounded(

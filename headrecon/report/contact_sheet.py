@@ -15,7 +15,7 @@ from headrecon.rendering.lighting import Surface
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.pictures import Picture, draw
 from headrecon.report.scene import BACKDROP_SRGB, HeadScene, textured_look, to_uint8
-from headrecon.structures import Cameras, Mesh
+from headrecon.structures import Cameras
 
 TITLES = (
     "photo", "landmarks", "geometry over the photo", "head over the photo", "geometry",
@@ -93,13 +93,12 @@ def contact_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.nd
 
 def _geometry(scene: HeadScene, camera: Cameras) -> UInt8[np.ndarray, "S S 3"]:
     """The head at rest as clay, tinted where several photos agree on it."""
-    mesh, look = scene.neutral_mesh, Appearance()
+    look = Appearance()
     if scene.seen is not None:
-        # Finer meshes have vertices of their own, which the flags are not about.
-        mesh = Mesh(scene.neutral, scene.assets.faces)
         tint = np.where(scene.seen[:, None], _SEEN_SRGB, look.base_srgb).astype(np.float32)
-        look = Appearance(vertex_srgb=tint)
-    return to_uint8(next(draw(mesh, camera, look, RenderOptions(background_srgb=BACKDROP_SRGB))).image_srgb)
+        look = Appearance(vertex_srgb=scene.finer.spread(tint))
+    options = RenderOptions(background_srgb=BACKDROP_SRGB)
+    return to_uint8(next(draw(scene.neutral_mesh, camera, look, options)).image_srgb)
 
 
 def overlay_pictures(scene: HeadScene, cell: int = 400) -> dict[str, UInt8[np.ndarray, "S S 3"]]:

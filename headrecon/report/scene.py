@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from headrecon.errors import ShapeError
-from headrecon.geometry.refinement import refine_mesh
+from headrecon.geometry.refinement import Refinement
 from headrecon.rendering.lighting import Lighting, soft_front
 from headrecon.rendering.look import Appearance, RenderOptions
 from headrecon.rendering.texture_levels import TextureLevels
@@ -50,17 +50,19 @@ class HeadScene:
         return self
 
     @cached_property
+    def finer(self) -> Refinement:
+        """Rounds the outlines of what is drawn."""
+        return Refinement.of(Mesh(self.neutral, self.assets.faces, self.assets.uvs, self.assets.uv_faces))
+
+    @cached_property
     def neutral_mesh(self) -> Mesh:
-        """The neutral head as it is drawn: with rounded outlines."""
-        return self._mesh(self.neutral)
+        """The neutral head as it is drawn."""
+        return self.finer.mesh(self.neutral)
 
     @cached_property
     def posed_mesh(self) -> Mesh:
         """The head as in the photo, drawn likewise."""
-        return self._mesh(self.posed)
-
-    def _mesh(self, vertices: Float[np.ndarray, "V 3"]) -> Mesh:
-        return refine_mesh(Mesh(vertices, self.assets.faces, self.assets.uvs, self.assets.uv_faces))
+        return self.finer.mesh(self.posed)
 
     @cached_property
     def textured(self) -> Appearance:
