@@ -18,6 +18,9 @@ from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.least_squares import Block, LinearResidual
 from headrecon.structures import ARKIT_NAMES, HeadAssets
 
+#: Shapes to one side: the left one is no counterpart of the right one, it is its opposite.
+SIDEWAYS = ("jawLeft", "jawRight", "mouthLeft", "mouthRight")
+
 
 @dataclass(frozen=True)
 class HeadPrior:
@@ -114,3 +117,21 @@ def vergence_residual(prior: HeadPrior, names: Mapping[str, str]) -> LinearResid
     matrix[1, 0], matrix[1, 3] = -1 / prior.dipvergence_sigma, 1 / prior.dipvergence_sigma
     offset = np.array([prior.vergence / prior.vergence_sigma, 0.0])
     return LinearResidual(f"vergence {names['leye_pose']}", (names["leye_pose"], names["reye_pose"]), matrix, offset)
+
+
+def symmetry_residual(assets: HeadAssets, sigma: float, blink_sigma: float, name: str) -> LinearResidual:
+    """Both halves of a face do much the same: left minus right weight of each pair of shapes that come in two.
+
+    sigma: deviation of that difference; blink_sigma: of blinks, as people wink. `eyeLook...` say where eyes look.
+    """
+    names = list(assets.expression_names)
+    rows = []
+    for left, this in enumerate(names):
+        other = this.removesuffix("Left") + "Right"
+        if not this.endswith("Left") or other not in names or this.startswith("eyeLook") or this in SIDEWAYS:
+            continue
+        row = np.zeros(len(names))
+        row[[left, names.index(other)]] = np.array([1.0, -1.0]) / (blink_sigma if "Blink" in this else sigma)
+        rows.append(row)
+    matrix = np.array(rows).reshape(-1, len(names))
+    return LinearResidual(f"symmetry {name}", (name,), matrix, np.zeros(len(matrix)))

@@ -116,6 +116,24 @@ def test_shut_eyes_look_where_they_looked(fitter, every_point):
         assert guessed[s][0] > 0.1  # with open lids the points are believed
 
 
+def test_halves_of_a_face_do_the_same_unless_the_points_insist(fitter, every_point):
+    """Noise on one side is shared by both; a smile on one side alone stays one, and so does a wink."""
+    residual = fitter._symmetry
+    names = fitter.person.surface.expression_names
+    even = dict.fromkeys(names, 0.4)
+    state = state_of(fitter, expression=even)
+    assert np.abs(residual.evaluate(fitter.values(state))).max() < 1e-12
+    state[names.index("mouthSmileLeft")] += 0.1
+    assert np.isclose(np.abs(residual.evaluate(fitter.values(state))).max(), 1.0)
+    state = state_of(fitter, expression={"mouthLeft": 0.5, "jawRight": 0.5, "jawOpen": 0.5})
+    assert not residual.evaluate(fitter.values(state)).any()
+    true = state_of(fitter, expression={"mouthSmileLeft": 0.8, "eyeBlinkRight": 0.9})
+    marks = seen(fitter, every_point, true)
+    found = fitter.fit(marks, fitter.fit(marks, fitter.start(marks)).state).state
+    assert found[names.index("mouthSmileLeft")] > found[names.index("mouthSmileRight")] + 0.25
+    assert found[names.index("eyeBlinkRight")] > 0.7 > 0.3 > found[names.index("eyeBlinkLeft")]
+
+
 def test_openings_are_derivatives_of_themselves(fitter, every_point):
     marks = seen(fitter, every_point, state_of(fitter, expression={"jawOpen": 0.3}))
     from headrecon.fitting.video.openings import opening_residual

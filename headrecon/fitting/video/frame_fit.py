@@ -34,6 +34,7 @@ from headrecon.structures import POSE_FIELDS
 ROLES: tuple[str, ...] = ("expression", *POSE_FIELDS, "placement")
 #: How far a shut eye may have turned since the frame before, as a share of what an open one may have.
 _HELD_GAZE = 0.02
+_RARE = (*head_priors.SIDEWAYS, "jawForward", "cheekPuff")
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,15 @@ class FrameOptions:
     """How frames are fitted. noise: the detector's error from frame to frame, beside what is personal."""
 
     noise: DetectorNoise = field(default_factory=lambda: DetectorNoise.isotropic(0.018))
-    prior: HeadPrior = field(default_factory=HeadPrior)
+    prior: HeadPrior = field(default_factory=lambda: HeadPrior(expression_sigma=0.2))
+    #: deviation of left minus right weights, and of blinks
+    symmetry: float = 0.1
+    wink: float = 0.5
     #: slope of the cost per unit of each weight (an exponential prior of mean 1/slope beside the normal one): most
     #: shapes are at rest in most frames, and without it they explain each other's noise (docs/accuracy.md)
     sparsity: float = 10.0
+    #: the same for shapes that hardly anybody makes in talking, and that other shapes' misfit calls up
+    rare_sparsity: float = 30.0
     huber: float = 3.0
     #: deviation of a point as a share of how far its expression moves it: blendshapes only resemble a face's motion
     expression_error: float = 0.2
@@ -102,8 +108,9 @@ class FrameFitter:
         """Expression, poses and placement with what is believed of them without any frame."""
         surface, prior, names = self.person.surface, self.options.prior, self.head.names
         expression = head_priors.expression_block(surface, prior, None, names["expression"])
-        rare = np.where(head_priors.is_arkit(surface), self.options.sparsity, 0.0)
-        blocks = [replace(expression, tilt=rare)]
+        odd = np.isin(surface.expression_names, _RARE)
+        slope = np.where(odd, self.options.rare_sparsity, self.options.sparsity)
+        blocks = [replace(expression, tilt=np.where(head_priors.is_arkit(surface), slope, 0.0))]
         blocks += head_priors.pose_blocks(surface, prior, names)
         blocks.append(Block.make(names["placement"], 3))
         return blocks
@@ -113,6 +120,11 @@ class FrameFitter:
         """Which entries of the state move at all."""
         parts = [np.ones(b.size, bool) if b.free is None else b.free for b in self.blocks]
         return np.concatenate(parts)
+
+    @cached_property
+    def _symmetry(self) -> Residual:
+        options, name = self.options, self.head.names["expression"]
+        return head_priors.symmetry_residual(self.person.surface, options.symmetry, options.wink, name)
 
     def values(self, state: Float[np.ndarray, " S"]) -> dict[str, np.ndarray]:
         """The state as the solver's blocks, with the fixed ones."""
@@ -220,6 +232,7 @@ class FrameFitter:
         if len(outline.landmarks):
             out.append(self._outline(marks, frame, (vertices, normals), outline))
         out.append(opening_residual(person, self.head, self.openings, marks, frame))
+        out.append(self._symmetry)
         if person.irises_turn:
             out.append(head_priors.vergence_residual(options.prior, self.head.names))
         return out, shown
