@@ -12,6 +12,7 @@ from headrecon.fitting.video.dense_fit import DenseFit, DenseFrameFitter
 from headrecon.fitting.video.dense_points import FacePoints
 from headrecon.fitting.video.dense_template import Keyframe, learn_template
 from headrecon.fitting.video.frame_fit import FrameFit, FrameFitter, StatePrior
+from headrecon.fitting.video.personal import personal_offsets
 from headrecon.io.video_reader import VideoFrame, VideoReader
 from headrecon.structures import HeadAssets
 from headrecon.tracking.person import FoundPerson
@@ -31,8 +32,11 @@ def learn_skin(assets: HeadAssets, fitter: FrameFitter, found: FoundPerson) -> D
     learnt = learn_template(fitter, face, keyframes)
     if learnt is None:
         return None
-    face, template, _ = learnt
-    return DenseFrameFitter(fitter, face, template)
+    face, template, posed = learnt
+    # What the detector sees beside the head is known better now that the skin says where the head is.
+    errors = [fitter.misses(k.marks, k.fit.state) for k in posed]
+    person = fitter.person.with_offsets(personal_offsets(errors, fitter.person.interocular_m))
+    return DenseFrameFitter(fitter.with_person(person), face, template)
 
 
 class SkinPass:

@@ -23,7 +23,7 @@ from headrecon.fitting.least_squares import Block, Problem, Residual, SolverOpti
 from headrecon.fitting.parameters import HeadView, ViewGeometry, view_block_names
 from headrecon.fitting.robust import Huber
 from headrecon.fitting.video.openings import OpeningResidual, Openings, opening_heights, opening_residual
-from headrecon.fitting.video.personal import PersonalHead
+from headrecon.fitting.video.personal import PersonalHead, PointError
 from headrecon.fitting.view_residuals import POINT_IDS
 from headrecon.geometry.mesh import vertex_normals
 from headrecon.models.posed_mesh import embed, posed_vertices
@@ -169,6 +169,24 @@ class FrameFitter:
             missed = np.linalg.norm(points - self._observed(marks), axis=1) / frame.scale_px
             error = float(np.sqrt(np.average(missed**2, weights=share + 1e-9)))
             return FrameFit(state, self._own_sigma(solution.hessian, prior), error, float(share.mean()))
+
+    def misses(self, marks: Float[np.ndarray, "478 D"], state: Float[np.ndarray, " S"]) -> PointError:
+        """How a frame's points miss the head in a state that was found otherwise."""
+        values = self.values(state)
+        flat = self.head.flat(values)
+        person = self.person
+        vertices = posed_vertices(person.surface, person.candidates, flat)
+        normals = vertex_normals(vertices, person.triangles)
+        share = visibility_of(embed(normals, person.marks), embed(vertices, person.marks))
+        share[list(groups.FOREHEAD)] *= 0.3
+        observed = self._observed(self.options.noise.unbiased(groups.check_landmarks(marks)))
+        missed = observed - self.head.project(values, person.points.evaluate(flat))
+        scale = float(np.exp(-state[self.slices["placement"]][2]))
+        return PointError(missed, share, state[self.slices["global_orient"]], scale)
+
+    def with_person(self, person: PersonalHead) -> FrameFitter:
+        """The same for a head with other offsets."""
+        return FrameFitter(person, self.focal_px, self.image_size, self.openings, self.options)
 
     def _tied(self, block: Block, prior: StatePrior | None) -> Block:
         """The block with what the frame before says: the product of two normal distributions is one."""
