@@ -40,7 +40,7 @@ class DenseOptions:
     cut: float = 2.0
     single_cut: float = 3.5
     solver: SolverOptions = field(
-        default_factory=lambda: SolverOptions(max_iterations=4, cost_tolerance=2e-3, cost_floor=0.1)
+        default_factory=lambda: SolverOptions(max_iterations=3, cost_tolerance=5e-3, cost_floor=0.3)
     )
 
 
