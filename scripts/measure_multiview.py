@@ -132,7 +132,7 @@ def one(camera: Cameras) -> Cameras:
 
 
 def error_picture(subject: Subject, own: HeadAssets, vertices: np.ndarray, cell: int = 420) -> np.ndarray:
-    """Where a head errs, by the vertices of the truth that show (scores may be of points spread over it), up to 2 mm."""
+    """Where a head errs, up to 2 mm, by the vertices of the truth that show (scores may be of other points)."""
     head, truth = Mesh(vertices, own.faces), subject.truth
     if len(truth.faces):
         shown = visible_vertices(truth.vertices, truth.triangles)
