@@ -94,13 +94,16 @@ class LandmarkFit:
 
     def of_view(self, index: int) -> LandmarkFit:
         """The same answer as if that photo were the only one: its parameters, camera, figures and residuals."""
-        one = slice(index, index + 1)
+        return self.of_views([index])
+
+    def of_views(self, ids: Sequence[int]) -> LandmarkFit:
+        """The same for some of the photos, in the order that is given."""
         return replace(
             self,
-            flat=self.flat[one],
-            pinholes=self.pinholes[one],
-            view_figures=self.view_figures[one],
-            residuals=self.residuals[one],
+            flat=self.flat[list(ids)],
+            pinholes=tuple(self.pinholes[i] for i in ids),
+            view_figures=tuple(self.view_figures[i] for i in ids),
+            residuals=tuple(self.residuals[i] for i in ids),
         )
 
     @property
