@@ -11,9 +11,10 @@ from headrecon.fitting import landmark_groups as groups
 from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.keyframes import SCALES, choose_keyframes
 from headrecon.fitting.video.motion import FORGOTTEN_S, MotionModel, MotionState
-from headrecon.fitting.video.openings import Openings, has_blink, opening_heights
+from headrecon.fitting.video.openings import Openings, has_blink, opening_heights, touching_lips
 from headrecon.fitting.video.personal import PAIRS, PointError, personal_head, personal_offsets
 from headrecon.models.point_model import PointModel
+from headrecon.perception.eye_frame import EyeFrame
 
 FOCAL, SIZE = 900.0, (640, 480)
 
@@ -116,6 +117,21 @@ def test_shut_eyes_look_where_they_looked(fitter, every_point):
         assert guessed[s][0] > 0.1  # with open lids the points are believed
 
 
+@pytest.mark.parametrize("turn", [(0.0, 0.0, 0.2), (0.3, 0.1, -0.2), (-0.3, -0.2, 0.0)])
+def test_lips_at_rest_touch_however_the_head_is_turned(fitter, every_point, turn):
+    """What a head at rest shows of its lips' points is what is asked of it, seen from below and from above too."""
+    state = state_of(fitter, global_orient=turn)
+    marks = seen(fitter, every_point, state)
+    frame = EyeFrame.of(marks)
+    values = fitter.values(state)
+    turned = fitter.head.orient(values)
+    pixels = fitter.head.project(values, fitter.person.pairs.evaluate(fitter.head.flat(values))) @ frame.axes[1]
+    shown = (pixels[len(PAIRS) :] - pixels[: len(PAIRS)])[6:] * fitter.person.interocular_m / frame.scale_px
+    asked = touching_lips(fitter.person, turned, frame.axes[1])
+    assert np.abs(asked - shown).max() < 3e-4
+    assert np.allclose(touching_lips(fitter.person, np.eye(3), np.array([0.0, 1.0])), fitter.person.gaps_m[6:])
+
+
 def test_halves_of_a_face_do_the_same_unless_the_points_insist(fitter, every_point):
     """Noise on one side is shared by both; a smile on one side alone stays one, and so does a wink."""
     residual = fitter._symmetry
@@ -137,9 +153,8 @@ def test_halves_of_a_face_do_the_same_unless_the_points_insist(fitter, every_poi
 def test_openings_are_derivatives_of_themselves(fitter, every_point):
     marks = seen(fitter, every_point, state_of(fitter, expression={"jawOpen": 0.3}))
     from headrecon.fitting.video.openings import opening_residual
-    from headrecon.perception.eye_frame import EyeFrame
 
-    residual = opening_residual(fitter.person, fitter.head, fitter.openings, marks, EyeFrame.of(marks))
+    residual = opening_residual(fitter.person, fitter.head, fitter.openings, marks, EyeFrame.of(marks), np.eye(3))
     state = state_of(fitter, global_orient=(0.1, 0.2, 0.05), expression={"eyeBlinkLeft": 0.3})
     values = fitter.values(state)
     base, jacobian = residual.linearize(values)

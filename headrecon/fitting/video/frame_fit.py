@@ -249,7 +249,7 @@ class FrameFitter:
         ]
         if len(outline.landmarks):
             out.append(self._outline(marks, frame, (vertices, normals), outline))
-        out.append(opening_residual(person, self.head, self.openings, marks, frame))
+        out.append(opening_residual(person, self.head, self.openings, marks, frame, self.head.orient(values)))
         out.append(self._symmetry)
         if person.irises_turn:
             out.append(head_priors.vergence_residual(options.prior, self.head.names))

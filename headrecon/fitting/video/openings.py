@@ -62,14 +62,17 @@ class Openings:
         shut = np.clip(lowest, SHUT_LIDS, limit * opened) if blinked else np.full(_LIDS, SHUT_LIDS)
         return Openings(opened, shut)
 
-    def targets(self, heights: Float[np.ndarray, "11"], person: PersonalHead) -> Float[np.ndarray, "11"]:
-        """Heights that the head should show, metres, for detected ones in eye distances."""
+    def targets(
+        self, heights: Float[np.ndarray, "11"], person: PersonalHead, touching_m: Float[np.ndarray, "5"]
+    ) -> Float[np.ndarray, "11"]:
+        """Heights that the head should show, metres, for detected ones in eye distances. touching_m: of its lips where
+        they touch (`touching_lips`)."""
         lips, share = heights[_LIDS:], self.lid_shares(heights)
         shut, rest = person.shut_gaps_m[:_LIDS], person.gaps_m[:_LIDS]
         return np.concatenate(
             [
                 shut + np.maximum(share, 0.0) * (rest - shut),
-                person.gaps_m[_LIDS:] + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
+                touching_m + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
             ]
         )
 
@@ -103,6 +106,18 @@ def opening_heights(marks: Float[np.ndarray, "478 D"]) -> Float[np.ndarray, "11"
     """Distance between the points of each of `PAIRS` in the image, in eye distances."""
     upper, lower = (marks[[pair[i] for pair in PAIRS], :2] for i in (0, 1))
     return np.linalg.norm(upper - lower, axis=1) / groups.interocular_px(marks)
+
+
+def touching_lips(
+    person: PersonalHead, turn: Float[np.ndarray, "3 3"], down: Float[np.ndarray, "2"]
+) -> Float[np.ndarray, "5"]:
+    """Heights in metres along `down` in the image of the lips' points at rest, of a head turned by `turn`.
+
+    The rims' points lie on the lips' red, the upper ones in front of the lower ones by two millimetres: seen from below
+    lips that touch have them further apart, and from above nearer.
+    """
+    seen = person.lips_m @ turn[:2].T * [1.0, -1.0]
+    return -(seen @ down)
 
 
 @dataclass(frozen=True)
@@ -139,15 +154,22 @@ class OpeningResidual:
 
 
 def opening_residual(
-    person: PersonalHead, view: HeadView, openings: Openings, marks: Float[np.ndarray, "478 D"], frame: EyeFrame
+    person: PersonalHead,
+    view: HeadView,
+    openings: Openings,
+    marks: Float[np.ndarray, "478 D"],
+    frame: EyeFrame,
+    turn: Float[np.ndarray, "3 3"],
 ) -> OpeningResidual:
-    """What a frame says about lids and lips."""
+    """What a frame says about lids and lips. turn: about how the head is turned, as where the frame before ended."""
     heights = opening_heights(marks)
     base = np.where(np.arange(len(PAIRS)) < _LIDS, _LID_SIGMA, _LIP_SIGMA)
     return OpeningResidual(
         view,
         person.pairs,
         frame.axes[1],
-        openings.targets(heights, person) * frame.scale_px / person.interocular_m,
+        openings.targets(heights, person, touching_lips(person, turn, frame.axes[1]))
+        * frame.scale_px
+        / person.interocular_m,
         (base + _SHARE * heights) * frame.scale_px,
     )

@@ -41,7 +41,7 @@ class PersonalHead:
 
     surface: vertices and triangles around the points below. marks, points: of `POINT_IDS`; pairs: upper rims of
     `PAIRS`, then their lower ones. interocular_m: between the eyes' corners. gaps_m: distance of
-    each pair at rest, and with both eyes shut.
+    each pair at rest, and with both eyes shut. lips_m: from the lower to the upper lip of each of `INNER_LIPS` at rest.
     """
 
     surface: HeadAssets
@@ -56,6 +56,7 @@ class PersonalHead:
     interocular_m: float
     gaps_m: Float[np.ndarray, "N"]
     shut_gaps_m: Float[np.ndarray, "N"]
+    lips_m: Float[np.ndarray, "5 3"]
     irises_turn: bool
 
     def with_offsets(self, offsets: Float[np.ndarray, "L 3"]) -> PersonalHead:
@@ -96,6 +97,7 @@ def personal_head(assets: HeadAssets, betas: Float[np.ndarray, " Nb"]) -> Person
         interocular_m=groups.interocular_px(at),
         gaps_m=_gaps(pair_points, ()),
         shut_gaps_m=_gaps(pair_points, _columns(assets, ("eyeBlinkLeft", "eyeBlinkRight"))),
+        lips_m=_apart(pair_points, ())[-len(INNER_LIPS) :],
         irises_turn=eyes_turn_irises(assets),
     )
 
@@ -112,10 +114,15 @@ def _columns(assets: HeadAssets, names: Sequence[str]) -> list[int]:
 
 def _gaps(pairs: PointModel, active: Sequence[int]) -> Float[np.ndarray, "N"]:
     """Height of each pair's upper point above the lower one with some expressions at 1."""
+    return _apart(pairs, active)[:, 1]
+
+
+def _apart(pairs: PointModel, active: Sequence[int]) -> Float[np.ndarray, "N 3"]:
+    """From each pair's lower point to the upper one with some expressions at 1."""
     x = pairs.layout.zeros()
     x[pairs.layout.slices["expression"]][list(active)] = 1.0
     at = pairs.evaluate(x)
-    return at[: len(PAIRS), 1] - at[len(PAIRS) :, 1]
+    return at[: len(PAIRS)] - at[len(PAIRS) :]
 
 
 def cut_to(assets: HeadAssets, used: Int[np.ndarray, " N"]) -> tuple[HeadAssets, Int[np.ndarray, " V"]]:
