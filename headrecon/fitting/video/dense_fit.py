@@ -9,7 +9,7 @@ the keyframes (`dense_template`), and no frame changes it: nothing drifts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,7 +26,8 @@ from headrecon.fitting.video.frame_fit import FrameFit, FrameFitter, StatePrior
 @dataclass(frozen=True)
 class DenseOptions:
     """rounds: misplacement that is allowed for in each round of weighing, working pixels; in the last one it is what
-    the model cannot follow. expression_error: the same as a share of how far the expression moves a point.
+    the model cannot follow. steps: of Gauss-Newton in each round. expression_error: misplacement as a share of how far
+    the expression moves a point.
 
     looks: neighbouring points err alike, so each counts as this share of one. landmark_factor: deviation of the
     landmarks (but the irises) beside skin, as a multiple of what it is without. cut: misfit, in deviations, at which
@@ -34,14 +35,12 @@ class DenseOptions:
     """
 
     rounds: tuple[float, ...] = (1.2, 0.4)
+    steps: tuple[int, ...] = (1, 2)
     expression_error: float = 0.1
     looks: float = 0.7
     landmark_factor: float = 3.0
     cut: float = 2.0
     single_cut: float = 3.5
-    solver: SolverOptions = field(
-        default_factory=lambda: SolverOptions(max_iterations=3, cost_tolerance=5e-3, cost_floor=0.3)
-    )
 
 
 @dataclass(frozen=True)
@@ -103,8 +102,12 @@ class DenseFrameFitter:
         noise = fitter.options.noise
         sigma = noise.sigma.copy()
         sigma[: groups.NUM_MESH] *= self.options.landmark_factor  # irises are nobody's skin: the gaze stays theirs
-        own = replace(fitter.options, noise=replace(noise, sigma=sigma), solver=self.options.solver)
-        self.joint = FrameFitter(fitter.person, fitter.focal_px, fitter.image_size, fitter.openings, own)
+        weaker = replace(noise, sigma=sigma)
+        self._joint = [fitter.with_options(replace(fitter.options, noise=weaker, solver=s)) for s in self._solvers()]
+
+    def _solvers(self) -> list[SolverOptions]:
+        steps = self.options.steps[-len(self.options.rounds) :]
+        return [SolverOptions(max_iterations=n, cost_tolerance=5e-3, cost_floor=0.3) for n in steps]
 
     def picture(self, image_srgb: UInt8[np.ndarray, "H W 3"], state: Float[np.ndarray, " S"]) -> FacePicture | None:
         """The frame's face at the template's size."""
@@ -132,9 +135,10 @@ class DenseFrameFitter:
         """The joint fit, the share of skin that was trusted, and its misfit before the last solve."""
         fit, share, misfit = found, 0.0, float("nan")
         seen = None
-        for slack in self.options.rounds:
-            values = self.joint.values(fit.state)
-            seen = shown(self.face, self.joint.head, values, picture) if seen is None else seen
+        view = self.fitter.head
+        for slack, joint in zip(self.options.rounds, self._joint, strict=True):
+            values = self.fitter.values(fit.state)
+            seen = shown(self.face, view, values, picture) if seen is None else seen
             weighed = self.weigh(picture, values, seen, slack)
             share = float((weighed.trust * seen).sum() / max(seen.sum(), 1e-9))
             used = np.flatnonzero(weighed.weights.sum(1) > 0)
@@ -143,21 +147,21 @@ class DenseFrameFitter:
             trusted = weighed.weights[:, 0]
             misfit = float(np.sqrt(np.average(weighed.missed[:, 0] ** 2, weights=trusted)))
             residual = SkinResidual(
-                self.joint.head,
+                view,
                 self.face.model.subset(used),
                 picture,
                 self.template.values[used],
                 light_solvers(self.face.basis[used], self.face.sigma, weighed.weights[used]),
             )
-            fit = self.joint.fit(marks, fit.state, prior, {"skin": residual})
+            fit = joint.fit(marks, fit.state, prior, {"skin": residual})
         return fit, share, misfit
 
     def weigh(self, picture: FacePicture, values: Values, seen: Float[np.ndarray, " N"], slack: float) -> Weighed:
         """Weights of the points where they are: the light is fitted, and what does not look like this skin leaves."""
         face, options, template = self.face, self.options, self.template
-        flat = self.joint.head.flat(values)
+        flat = self.fitter.head.flat(values)
         points = face.model.evaluate(flat)
-        observed, slopes, inside = picture.sample(self.joint.head.project(values, points))
+        observed, slopes, inside = picture.sample(self.fitter.head.project(values, points))
         seen = np.where(inside, seen, 0.0)
         working = np.linalg.norm(slopes / picture.scale, axis=2)  # change per working pixel
         moved = self._expression_motion(flat, points) * template.per_m

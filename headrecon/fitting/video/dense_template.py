@@ -35,7 +35,7 @@ _LEAST = np.array([0.02, 0.015])
 #: Deviation that says a point is not known.
 _UNKNOWN = 10.0
 #: So many points with texture are followed, and so many others; fewer in all are no face.
-_TEXTURED, _PLAIN, _LEAST_POINTS = 750, 350, 100
+_TEXTURED, _PLAIN, _LEAST_POINTS = 550, 250, 100
 #: A point of which fewer pictures show something tells nothing; where there are few, a share of them.
 _LEAST_SEEN, _LEAST_SHARE = 1.2, 0.5
 #: Deviations at which a picture's value of a point counts a quarter.

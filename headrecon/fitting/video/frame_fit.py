@@ -188,6 +188,10 @@ class FrameFitter:
         """The same for a head with other offsets."""
         return FrameFitter(person, self.focal_px, self.image_size, self.openings, self.options)
 
+    def with_options(self, options: FrameOptions) -> FrameFitter:
+        """The same with other weights."""
+        return FrameFitter(self.person, self.focal_px, self.image_size, self.openings, options)
+
     def _tied(self, block: Block, prior: StatePrior | None) -> Block:
         """The block with what the frame before says: the product of two normal distributions is one."""
         if prior is None:
