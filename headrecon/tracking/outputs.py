@@ -187,6 +187,7 @@ def track_document(result: TrackResult, jitter: Float[np.ndarray, " T"]) -> dict
             "seconds": float(track.timestamps_s[-1] - track.timestamps_s[0]),
             "unseen": int((track.confidence == 0).sum()),
         },
+        "skin": _skin(result.raw.skin),
         "confidence": {"mean": float(track.confidence.mean()), "lowest": float(track.confidence.min())},
         "error_percent": _spread(100 * errors),
         "jitter_px": _spread(jitter[np.isfinite(jitter)]),
@@ -210,6 +211,18 @@ def track_document(result: TrackResult, jitter: Float[np.ndarray, " T"]) -> dict
         "versions": versions(),
         "config": as_dict(result.config),
     }  # fmt: skip
+
+
+def _skin(shares: Float[np.ndarray, " T"]) -> dict[str, float | int | None]:
+    """How many frames were compared with the person's skin, where it was of no use, and how much of it was as known."""
+    looked = shares[np.isfinite(shares)]
+    used = looked[looked > 0]
+    return {
+        "frames": len(looked),
+        "landmarks_alone": int((looked == 0).sum()),
+        "share_median": float(np.median(used)) if len(used) else None,
+        "share_lowest": float(used.min()) if len(used) else None,
+    }
 
 
 def _spread(values: np.ndarray) -> dict[str, float] | None:

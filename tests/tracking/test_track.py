@@ -62,6 +62,7 @@ def test_a_clip_becomes_a_folder(astronaut_image, engine, tmp_path):
     assert summary["schema"] == "headrecon.track/1"
     assert summary["frames"]["count"] == 20
     assert summary["error_percent"]["median"] < 3.0
+    assert summary["skin"]["frames"] == 0  # a draft has landmarks alone
     with av.open(str(out / "overlay.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 20
     assert "least sure frames" in (out / "report.html").read_text().lower()
