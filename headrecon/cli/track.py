@@ -78,11 +78,11 @@ def run(args: argparse.Namespace) -> int:
 def describe_track(summary: Mapping[str, Any]) -> str:
     """The content of `track.json` (docs/formats.md) as a short text."""
     frames, confidence, error = summary["frames"], summary["confidence"], summary["error_percent"]
-    focal = summary["camera"]["K"][0][0]
+    focal = summary["metric"]["focal_px"]
     lines = [
         f"model       {summary['model']['name']}",
         f"frames      {frames['count']} in {frames['seconds']:.1f} s; nobody seen in {frames['unseen']}",
-        f"camera      focal length {focal:.0f} px",
+        f"camera      focal length {focal['value']:.0f} ± {focal['sigma']:.0f} px",
         f"confidence  {confidence['mean']:.2f} on average, {confidence['lowest']:.2f} at worst",
     ]
     if error is not None:

@@ -10,7 +10,7 @@ import pytest
 from headrecon.fitting.camera_prior import f35_from_focal, video_focal_prior
 from headrecon.fitting.multiview.views import PosedView, Views
 from headrecon.fitting.video.keyframes import SCALES, choose_turns
-from headrecon.fitting.video.skin_focal import focal_of_skin
+from headrecon.fitting.video.skin_focal import focal_of_skin, weighed
 from headrecon.io.exif import FocalHint
 from headrecon.structures import Cameras
 from tests.fitting.test_multiview import SIZE, fitter, photograph
@@ -79,3 +79,31 @@ def test_videos_are_believed_to_come_from_short_lenses():
     hint = video_focal_prior((720, 1280))
     assert f35_from_focal(hint.focal_px, (720, 1280)) == pytest.approx(36.0)
     assert 36.0 * np.exp(-1.645 * hint.sigma_log) < 26.0  # a phone's camera is well inside of nine tenths
+
+
+def test_frames_that_disagree_are_believed_less_and_the_answer_stays_nearer_to_the_usual():
+    """Two of the frames are cut out of a camera with a lens four times as long: no one lens explains all of them."""
+    whole = _clip(1.0)
+    views = list(whole.views)
+    surface = fitter().surface
+    far = surface.joints.layout.slices["transl"]
+    for index in (3, 5):
+        x = np.array(views[index].params)
+        x[far] *= [1.0, 1.0, 4.0]
+        image, _ = photograph(surface.posed(x, None), _camera(4 * FOCAL))
+        views[index] = replace(views[index], image_srgb=image)
+    believed = FocalHint(0.7 * FOCAL, 0.5, "prior")
+    agreed = focal_of_skin(surface.assets, whole, believed)
+    torn = focal_of_skin(surface.assets, replace(whole, views=tuple(views)), believed)
+    assert agreed is not None and torn is not None
+    assert torn.sigma_log > 2 * agreed.sigma_log
+    assert torn.focal_px < 0.9 * agreed.focal_px
+
+
+def test_what_frames_leave_open_is_filled_by_what_was_believed():
+    believed = FocalHint(600.0, 0.5, "prior")
+    sure, unsure = weighed(2400.0, 0.05, believed), weighed(2400.0, 0.5, believed)
+    assert sure.focal_px == pytest.approx(2400.0, rel=0.02)
+    assert sure.sigma_log == pytest.approx(0.05, rel=0.01)
+    assert unsure.focal_px == pytest.approx(1200.0)  # the geometric middle of two that are equally sure
+    assert unsure.sigma_log == pytest.approx(0.5 / 2**0.5)

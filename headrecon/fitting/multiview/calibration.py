@@ -9,7 +9,7 @@ focal length, hold what matches cannot see.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,7 +54,7 @@ class Stand:
     cameras: tuple[Cameras, ...]
 
 
-class _Layout:
+class Layout:
     """Columns: betas, then for each view expression, turn, jaw, place (u, v, s) and log focal.
 
     As in `fitting.parameters`: (u, v) is the pixel of the face's anchor and s the log of its depth over the focal
@@ -107,78 +107,61 @@ def calibrate(
 
     start: the joint fit, about which the priors are. Without matches the priors alone keep `stand` near `start`.
     """
-    layout = _Layout(surface, len(stand.params))
+    layout = Layout(surface, len(stand.params))
     measured = bool(offsets.any())
     if measured:  # the surface has been measured: it is not for matches to move it any more
         options = replace(options, along_m=options.along_measured_m)
-    points = [_Points.of(surface, stand, offsets, m, options) for m in matches]
+    points = [MatchedPoints.of(surface, stand, offsets, m, options) for m in matches]
     for _ in range(options.steps):
-        normal, right = _priors(surface, layout, stand, start, options)
+        normal, right = priors(surface, layout, stand, start, options)
         if measured:
             _hold_identity(layout, normal, right)
-        _add_matches(surface, layout, stand, offsets, points, options, (normal, right))
-        stand = _moved(layout, stand, np.linalg.solve(normal, right))
+        add_matches(surface, layout, stand, offsets, points, options, (normal, right))
+        stand = moved(layout, stand, np.linalg.solve(normal, right))
     return stand
 
 
-def calibrate_one_camera(
+def add_matches(
     surface: Surface,
-    stand: Stand,
-    start: Stand,
-    matches: Sequence[Matches],
-    options: CalibrationOptions,
-    focal: tuple[float, float],
-) -> tuple[Stand, float]:
-    """As `calibrate`, with one focal length for all views, as a video has. Also the deviation of its logarithm.
-
-    focal: what is believed about it beforehand, pixels and deviation of the logarithm (`options.log_focal` is not
-    used). The deviation counts the matches as `options.together` says and nothing of what the model cannot show.
-    """
-    layout = _Layout(surface, len(stand.params))
-    offsets = np.zeros((surface.assets.num_vertices, 3))
-    options = replace(options, log_focal=np.inf)
-    points = [_Points.of(surface, stand, offsets, m, options) for m in matches]
-    tie = layout.tie()
-    sigma = focal[1]
-    for _ in range(options.steps):
-        normal, right = _priors(surface, layout, stand, start, options)
-        _add_matches(surface, layout, stand, offsets, points, options, (normal, right))
-        normal, right = tie.T @ normal @ tie, tie.T @ right
-        normal[-1, -1] += 1 / focal[1] ** 2
-        right[-1] += np.log(focal[0] / stand.cameras[0].Ks[0, 0]) / focal[1] ** 2
-        sigma = float(np.sqrt(np.linalg.inv(normal)[-1, -1]))
-        stand = _moved(layout, stand, tie @ np.linalg.solve(normal, right))
-    return stand, sigma
-
-
-def _add_matches(
-    surface: Surface,
-    layout: _Layout,
+    layout: Layout,
     stand: Stand,
     offsets: Float[np.ndarray, "V 3"],
-    points: Sequence[_Points],
+    points: Sequence[MatchedPoints],
     options: CalibrationOptions,
     equations: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Add what the matches say to a normal matrix and its right side."""
     normal, right = equations
+    for columns, own, pull in equations_of_pairs(surface, layout, stand, offsets, points, options):
+        normal[np.ix_(columns, columns)] += own
+        right[columns] += pull
+
+
+def equations_of_pairs(
+    surface: Surface,
+    layout: Layout,
+    stand: Stand,
+    offsets: Float[np.ndarray, "V 3"],
+    points: Sequence[MatchedPoints],
+    options: CalibrationOptions,
+) -> Iterator[tuple[Int[np.ndarray, " K"], Float[np.ndarray, "K K"], Float[np.ndarray, " K"]]]:
+    """What each pair's matches say: columns, normal matrix and right side."""
     posed = [surface.posed(x, offsets) for x in stand.params]
     shown = [(vertices, surface.normals(vertices)) for vertices in posed]
     for p in points:
         columns, jac, error = _linear(surface, layout, stand, shown, p, options)
         weight = (1.0 / (1.0 + (error**2).sum(1) / 4 / options.cut**2)) ** 2 / options.together
         flat = (jac * weight[:, None, None]).reshape(-1, jac.shape[2])
-        normal[np.ix_(columns, columns)] += flat.T @ jac.reshape(flat.shape)
-        right[columns] -= flat.T @ error.reshape(-1)
+        yield columns, flat.T @ jac.reshape(flat.shape), -flat.T @ error.reshape(-1)
 
 
-def _hold_identity(layout: _Layout, normal: Float[np.ndarray, "K K"], right: Float[np.ndarray, " K"]) -> None:
+def _hold_identity(layout: Layout, normal: Float[np.ndarray, "K K"], right: Float[np.ndarray, " K"]) -> None:
     shared = np.arange(len(layout.shared))
     normal[shared, shared] += 1e8
     right[shared] = 0.0
 
 
-def _moved(layout: _Layout, stand: Stand, step: Float[np.ndarray, " K"]) -> Stand:
+def moved(layout: Layout, stand: Stand, step: Float[np.ndarray, " K"]) -> Stand:
     params = stand.params.copy()
     params[:, layout.shared] += step[: len(layout.shared)]
     cameras = []
@@ -197,8 +180,8 @@ def _moved(layout: _Layout, stand: Stand, step: Float[np.ndarray, " K"]) -> Stan
     return Stand(params, tuple(cameras))
 
 
-def _priors(
-    surface: Surface, layout: _Layout, stand: Stand, start: Stand, o: CalibrationOptions
+def priors(
+    surface: Surface, layout: Layout, stand: Stand, start: Stand, o: CalibrationOptions
 ) -> tuple[np.ndarray, np.ndarray]:
     """Normal matrix and right side of what does not come from matches."""
     head = layout.head
@@ -220,15 +203,15 @@ def _priors(
         gone = stand.params[i, layout.own] - start.params[i, layout.own]
         precision[own] = np.concatenate([1 / sigma[layout.own] ** 2, [1e-8, 1e-8, 1e-4], [1 / o.log_focal**2]])
         pull[own] = -precision[own] * np.concatenate([gone, [0.0, 0.0, 0.0, grown]])
-        columns, jac, moved = _marks(surface, layout, stand, start, i, o)
+        columns, jac, away = _marks(surface, layout, stand, start, i, o)
         normal[np.ix_(columns, columns)] += jac.T @ jac
-        pull[columns] -= jac.T @ moved
+        pull[columns] -= jac.T @ away
     normal[np.diag_indices(layout.size)] += precision
     return normal, pull
 
 
 def _size(
-    layout: _Layout, params: Float[np.ndarray, " P"], start: Float[np.ndarray, " P"]
+    layout: Layout, params: Float[np.ndarray, " P"], start: Float[np.ndarray, " P"]
 ) -> tuple[Float[np.ndarray, " Nb"], float]:
     """How the log of the face's size follows identity, and by how much it is larger than at the start.
 
@@ -245,7 +228,7 @@ def _size(
 
 
 def _marks(
-    surface: Surface, layout: _Layout, stand: Stand, start: Stand, index: int, o: CalibrationOptions
+    surface: Surface, layout: Layout, stand: Stand, start: Stand, index: int, o: CalibrationOptions
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The face's points against where the joint fit shows them."""
     columns, model = _columns(layout, index), layout.anchor
@@ -256,13 +239,13 @@ def _marks(
     return columns, rows.reshape(-1, len(columns)) / sigma, (now - before).reshape(-1) / sigma
 
 
-def _columns(layout: _Layout, index: int) -> Int[np.ndarray, " K"]:
+def _columns(layout: Layout, index: int) -> Int[np.ndarray, " K"]:
     view = layout.view(index)
     return np.concatenate([np.arange(len(layout.shared)), np.arange(view.start, view.stop)])
 
 
 def _projected(
-    layout: _Layout, points: np.ndarray, jac: np.ndarray, stand: Stand, index: int
+    layout: Layout, points: np.ndarray, jac: np.ndarray, stand: Stand, index: int
 ) -> tuple[Float[np.ndarray, "N 2"], Float[np.ndarray, "N 2 K"]]:
     """Pixels and their derivatives by `_columns`."""
     camera = stand.cameras[index]
@@ -289,7 +272,7 @@ def _by_point(points: np.ndarray, camera: Cameras) -> tuple[Float[np.ndarray, "N
 
 
 @dataclass(frozen=True)
-class _Points:
+class MatchedPoints:
     """Matches of a pair with the model of their points, and the pixels at which both photos show them."""
 
     views: tuple[int, int]
@@ -302,7 +285,7 @@ class _Points:
     @staticmethod
     def of(
         surface: Surface, stand: Stand, offsets: Float[np.ndarray, "V 3"], m: Matches, o: CalibrationOptions
-    ) -> _Points:
+    ) -> MatchedPoints:
         some = np.arange(len(m))
         if len(m) > o.per_pair:
             some = np.linspace(0, len(m) - 1, o.per_pair).round().astype(int)
@@ -315,15 +298,15 @@ class _Points:
         model = PointModel(surface.assets, LandmarkEmbedding(corners, weights))
         covariance = np.linalg.inv(m.precision[some] + 1e-6 * np.eye(2))
         views = (m.first, m.second)
-        return _Points(views, corners, weights, model, (pixels[0], pixels[1] + m.shift_px[some]), covariance)
+        return MatchedPoints(views, corners, weights, model, (pixels[0], pixels[1] + m.shift_px[some]), covariance)
 
 
 def _linear(
     surface: Surface,
-    layout: _Layout,
+    layout: Layout,
     stand: Stand,
     shown: list[tuple[np.ndarray, np.ndarray]],
-    p: _Points,
+    p: MatchedPoints,
     o: CalibrationOptions,
 ) -> tuple[Int[np.ndarray, " K"], Float[np.ndarray, "N 4 K"], Float[np.ndarray, "N 4"]]:
     """Whitened rows of one pair's matches, two for each photo. shown: vertices and normals of each view's head."""

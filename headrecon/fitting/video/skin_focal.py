@@ -15,12 +15,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from headrecon.fitting.blas_threads import one_blas_thread
-from headrecon.fitting.multiview.calibration import CalibrationOptions, Stand, calibrate_one_camera
+from headrecon.fitting.multiview.calibration import CalibrationOptions, Stand
 from headrecon.fitting.multiview.looking import Look, look
 from headrecon.fitting.multiview.matching import MatchOptions, match
+from headrecon.fitting.multiview.one_camera import calibrate_one_camera, focal_spread
 from headrecon.fitting.multiview.pictures import WorkingPicture, working_picture
 from headrecon.fitting.multiview.surface import Surface
 from headrecon.fitting.multiview.views import Views
+from headrecon.geometry import so3
 from headrecon.io.exif import FocalHint
 from headrecon.structures import HeadAssets
 
@@ -29,16 +31,19 @@ from headrecon.structures import HeadAssets
 class SkinFocalOptions:
     """levels: pixels per metre on the face and how often frames are matched at that size, coarse to fine.
 
-    overconfidence, model_sigma: the answer's deviation is that of the adjustment times the first, and this much of
-    error beside it that all matches share (blendshapes are not quite how a face moves, light moves over it). Both from
-    clips of known lens (docs/accuracy.md). least_matches: fewer say nothing.
+    The deviation of what the matches say has three parts: the larger one of the adjustment's and the jackknife's times
+    widen; model_sigma, which all frames share (blendshapes are not quite how a face moves, light moves over it); and
+    turned_sigma over the head's turns (root mean square, degrees), as the less it turns, the more do such errors weigh.
+    From clips of known lens (docs/accuracy.md).
+    least_matches: fewer say nothing.
     """
 
     matching: MatchOptions = field(default_factory=lambda: MatchOptions(least_deg=2.5))
     calibration: CalibrationOptions = field(default_factory=lambda: CalibrationOptions(per_pair=120, together=3.0))
     levels: tuple[tuple[float, int], ...] = ((375.0, 1), (750.0, 2), (1500.0, 2))
-    overconfidence: float = 2.0
-    model_sigma: float = 0.10
+    widen: float = 1.25
+    model_sigma: float = 0.05
+    turned_sigma: float = 0.3
     least_matches: int = 400
 
 
@@ -47,8 +52,9 @@ def focal_of_skin(
 ) -> FocalHint | None:
     """The focal length of a clip. views: frames of it, posed by the tracker with some focal length.
 
-    believed: what is known of it beforehand. None where the frames say nothing: the head does not turn, or hardly any
-    skin can be matched. O(frames times pixels of the face); a dozen frames at 512² take some ten seconds.
+    believed: what is known of it beforehand, which the answer is drawn to by as much as the frames leave open: where
+    they disagree about the lens, it ends near the usual. None where the frames say nothing: the head does not turn, or
+    hardly any skin can be matched. O(frames times pixels of the face); a dozen frames at 512² take some ten seconds.
     """
     import torch
 
@@ -57,6 +63,13 @@ def focal_of_skin(
         return None
     with one_blas_thread(), torch.no_grad():
         return _Search(Surface.build(assets), views, options).run(believed)
+
+
+def weighed(focal_px: float, sigma_log: float, believed: FocalHint) -> FocalHint:
+    """What the frames say and what was believed, both with deviations of the logarithm: the product of the two."""
+    said, before = 1 / sigma_log**2, 1 / believed.sigma_log**2
+    log = (said * math.log(focal_px) + before * math.log(believed.focal_px)) / (said + before)
+    return FocalHint(math.exp(log), (said + before) ** -0.5, "skin")
 
 
 class _Search:
@@ -76,23 +89,35 @@ class _Search:
         import torch
 
         triangles = torch.from_numpy(self.surface.triangles.astype(np.int32))
-        stand, sigma, count = self.start, math.inf, 0
+        prior = (believed.focal_px, believed.sigma_log)
+        stand, matched, found, count, sigma = self.start, self.start, [], 0, math.inf
         for per_m, rounds in self.options.levels:
             pictures = [self._picture(i, per_m) for i in range(len(self.views))]
             for _ in range(rounds):
                 looks = [self._look(i, stand, picture) for i, picture in enumerate(pictures)]
-                found = match(looks, [p.scale for p in pictures], triangles, self.options.matching)
-                count = sum(len(m) for m in found)
+                now = match(looks, [p.scale for p in pictures], triangles, self.options.matching)
+                count = sum(len(m) for m in now)
                 if count < self.options.least_matches:
                     break  # at this size; a finer one shows more
+                found, matched = now, stand
                 stand, sigma = calibrate_one_camera(
-                    self.surface, stand, self.start, found, self.options.calibration,
-                    (believed.focal_px, believed.sigma_log),
-                )  # fmt: skip
+                    self.surface, stand, self.start, found, self.options.calibration, prior
+                )
         focal = float(stand.cameras[0].Ks[0, 0])
         if count < self.options.least_matches or not math.isfinite(focal) or focal <= 0:
             return None
-        return FocalHint(focal, math.hypot(self.options.overconfidence * sigma, self.options.model_sigma), "skin")
+        spread = focal_spread(self.surface, stand, matched, self.start, found, self.options.calibration, prior)
+        o, turned = self.options, max(self._turned_deg(stand), 1e-3)
+        said = math.hypot(o.widen * max(sigma, spread), o.model_sigma, o.turned_sigma / turned)
+        return weighed(focal, said, believed)
+
+    def _turned_deg(self, stand: Stand) -> float:
+        """How far the views' heads are turned from their mean, root mean square; rolling does not count."""
+        neck = [self.surface.joints.pose(x)[2][1] for x in stand.params]
+        turns = np.stack([c.viewmats[:3, :3] @ r for c, r in zip(stand.cameras, neck, strict=True)])
+        u, _, v = np.linalg.svd(turns.mean(0))
+        away = np.stack([so3.log(turn @ (u @ v).T)[:2] for turn in turns])
+        return math.degrees(float(np.sqrt((away**2).sum(1).mean())))
 
     def _picture(self, index: int, per_m: float) -> WorkingPicture:
         view, camera = self.views.views[index], self.start.cameras[index]
