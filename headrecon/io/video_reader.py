@@ -1,7 +1,8 @@
 """Reads a video frame by frame: upright, with its timestamps, one frame in memory at a time (PyAV).
 
-What strangers send is met here: rotation flags, pixels that are not square, interlaced and damaged frames, files that
-end too early, headers that claim absurd sizes. What was mended or left out is counted and told (`VideoReader.notes`).
+What strangers send is met here: rotation flags, high dynamic range, pixels that are not square, interlaced and damaged
+frames, files that end too early, headers that claim absurd sizes. What was mended or left out is counted and told
+(`VideoReader.notes`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from headrecon.errors import InputError
+from headrecon.io.video_colour import high_range, to_srgb
+from headrecon.io.video_orientation import Orientation
 
 #: Larger frames are refused: 8K has 33 megapixels, and a header may claim anything.
 MAX_PIXELS = 40_000_000
@@ -57,6 +60,7 @@ class _Counts:
     read: int = 0
     damaged: int = 0
     interlaced: int = 0
+    high_range: int = 0
     ended_early: bool = False
     finished: bool = False
 
@@ -72,8 +76,8 @@ class VideoReader:
         self._counts = _Counts()
         container, stream = _open(self.path)
         with container:
-            self._rotation, (width, height) = _peek(self.path)
-            if self._rotation % 180:
+            self._orientation, (width, height) = _peek(self.path)
+            if self._orientation.across:
                 width, height = height, width
             rate = next((float(r) for r in (stream.average_rate, stream.guessed_rate) if r), _FALLBACK_RATE)
             rate = rate if _RATES[0] <= rate <= _RATES[1] else _FALLBACK_RATE
@@ -130,7 +134,7 @@ class VideoReader:
     def _upright(self, decoded: Any) -> UInt8[np.ndarray, "H W 3"]:
         _check_size(self.path, decoded.width, decoded.height)
         wide, high = self.info.width, self.info.height
-        if self._rotation % 180:
+        if self._orientation.across:
             wide, high = high, wide
         if (decoded.width, decoded.height) != (wide, high):
             image = decoded.reformat(width=wide, height=high, format="rgb24").to_ndarray()
@@ -139,9 +143,11 @@ class VideoReader:
         if decoded.interlaced_frame:
             image = _one_field(image)
             self._counts.interlaced += 1
-        if self._rotation:
-            image = np.rot90(image, self._rotation // 90)
-        return np.ascontiguousarray(image)
+        kind = high_range(decoded)
+        if kind is not None:
+            image = to_srgb(image, kind)
+            self._counts.high_range += 1
+        return self._orientation.apply(image)
 
     @property
     def notes(self) -> list[str]:
@@ -155,6 +161,8 @@ class VideoReader:
                 f"{counts.interlaced} interlaced frames: one field of each is used, with half the lines; "
                 "a deinterlaced copy of the video would show more"
             )
+        if counts.high_range:
+            out.append("the video has high dynamic range (PQ or HLG); its colours were brought to sRGB")
         short = counts.finished and expected is not None and counts.read + counts.damaged < _COUNT_SLACK * expected
         if counts.ended_early or short:
             of = f" of about {expected}" if expected else ""
@@ -223,7 +231,7 @@ def _open(path: Path) -> tuple[Any, Any]:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; expected a video file")
+        raise InputError(f"{path} is a folder; expected a video file (photos are for `headrecon reconstruct`)")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); expected a video file")
     try:
@@ -263,8 +271,8 @@ def _check_size(path: Path, width: int, height: int) -> None:
         )
 
 
-def _peek(path: Path) -> tuple[int, tuple[int, int]]:
-    """The first frame's rotation in degrees (a multiple of 90, counter-clockwise) and its size with square pixels."""
+def _peek(path: Path) -> tuple[Orientation, tuple[int, int]]:
+    """Which way up the first frame is to be shown, and its stored size with square pixels."""
     import av
 
     container, stream = _open(path)
@@ -276,8 +284,7 @@ def _peek(path: Path) -> tuple[int, tuple[int, int]]:
                 with suppress(av.FFmpegError):
                     for frame in stream.codec_context.decode(packet):
                         _check_size(path, frame.width, frame.height)
-                        turn = round((getattr(frame, "rotation", 0) or 0) / 90.0) * 90 % 360
-                        return turn, (_square_width(stream, frame), frame.height)
+                        return Orientation.of_frame(frame), (_square_width(stream, frame), frame.height)
         except av.FFmpegError as error:
             raise InputError(f"{path}: no frame can be read ({error.strerror}); the file is damaged") from error
     why = "its picture stream is empty" if tried <= 1 else "all of it is damaged"

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from headrecon.errors import InputError
+from headrecon.io.video_colour import HLG, PQ, to_srgb
+from headrecon.io.video_orientation import Orientation
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.video_writer import write_timed_mp4
 
@@ -67,15 +69,24 @@ def test_reading_from_the_middle_gives_the_same_frames(tmp_path):
 
 @pytest.mark.parametrize(
     ("matrix", "corner"),
-    [((0, 1, -1, 0), "top"), ((-1, 0, 0, -1), "right"), ((0, -1, 1, 0), "bottom")],
-    ids=["90", "180", "270"],
+    [
+        ((0, 1, -1, 0), "top"),
+        ((-1, 0, 0, -1), "right"),
+        ((0, -1, 1, 0), "bottom"),
+        ((-1, 0, 0, 1), "right"),
+        ((1, 0, 0, -1), "left"),
+        ((0, 1, 1, 0), "top"),
+        ((0, -1, -1, 0), "bottom"),
+        ((0, 0, 0, 0), "left"),
+    ],
+    ids=["90", "180", "270", "mirrored", "upside down mirrored", "90 mirrored", "270 mirrored", "zeros"],
 )
 def test_rotation_flags_turn_the_picture_upright(tmp_path, matrix, corner):
     """The stored picture is bright on its left; the flag says where that side belongs."""
     reader = VideoReader(turned(make(tmp_path / "a.mp4", [0.0, 0.1]), matrix))
     image = next(reader.frames()).image_srgb.mean(2)
     height, width = image.shape
-    assert (width, height) == ((64, 48) if corner == "right" else (48, 64))
+    assert (width, height) == ((48, 64) if matrix[1] else (64, 48))
     assert (reader.info.width, reader.info.height) == (width, height)
     strips = {
         "top": image[: height // 5],
@@ -84,6 +95,48 @@ def test_rotation_flags_turn_the_picture_upright(tmp_path, matrix, corner):
         "left": image[:, : width // 5],
     }
     assert max(strips, key=lambda k: float(strips[k].mean())) == corner
+
+
+def test_mirrors_are_told_from_turns():
+    """All eight, on a picture whose four corners differ, against the matrix itself."""
+    stored = np.arange(6, dtype=np.uint8).reshape(2, 3)[..., None].repeat(3, axis=2)
+    for matrix in ((1, 0, 0, 1), (0, 1, -1, 0), (-1, 0, 0, -1), (0, -1, 1, 0),
+                   (-1, 0, 0, 1), (1, 0, 0, -1), (0, 1, 1, 0), (0, -1, -1, 0)):  # fmt: skip
+        a, b, c, d = matrix
+        shown = Orientation.of_matrix(*(float(m) for m in matrix)).apply(stored)
+        rows, columns = np.mgrid[0:2, 0:3]
+        x, y = a * columns + c * rows, b * columns + d * rows
+        assert np.array_equal(shown[y - y.min(), x - x.min()], stored)
+
+
+@pytest.mark.parametrize(("kind", "white", "grey"), [(PQ, 148, 97), (HLG, 191, 97)])
+def test_high_dynamic_range_becomes_srgb(kind, white, grey):
+    """BT.2408's white paper (203 cd/m²: 58 % of PQ, 75 % of HLG) is nearly white, its grey card (38 %: 26 cd/m²) grey."""
+    image = np.array([[[white] * 3, [grey] * 3, [255] * 3, [0] * 3]], np.uint8)
+    out = to_srgb(image, kind)[0, :, 0].astype(int)
+    assert 235 <= out[0] <= 250
+    assert out[1] == pytest.approx(100, abs=4)  # 0.128 of white as sRGB
+    assert out[2] >= 250
+    assert out[3] == 0
+    red = to_srgb(np.array([[[white, grey, grey]]], np.uint8), kind)[0, 0].astype(int)
+    assert red[0] > 1.4 * red[1]  # BT.2020's red is a stronger one than sRGB's
+
+
+def test_a_file_of_high_dynamic_range_is_told(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        stream.codec_context.color_trc = HLG
+        grey = np.full((*SIZE, 3), 191, np.uint8)
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey, format="rgb24")))
+        container.mux(stream.encode())
+    reader = VideoReader(path)
+    image = next(iter(reader.frames())).image_srgb
+    list(reader.frames())
+    assert 225 <= image.mean() <= 252
+    assert any("high dynamic range" in note for note in reader.notes)
 
 
 def test_truncated_file_gives_what_decodes_and_says_so(tmp_path):
