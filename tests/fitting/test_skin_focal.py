@@ -96,7 +96,7 @@ def test_frames_that_disagree_are_believed_less_and_the_answer_stays_nearer_to_t
     agreed = focal_of_skin(surface.assets, whole, believed)
     torn = focal_of_skin(surface.assets, replace(whole, views=tuple(views)), believed)
     assert agreed is not None and torn is not None
-    assert torn.sigma_log > 2 * agreed.sigma_log
+    assert torn.sigma_log > 1.5 * agreed.sigma_log
     assert torn.focal_px < 0.9 * agreed.focal_px
 
 

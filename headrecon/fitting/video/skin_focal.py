@@ -42,7 +42,7 @@ class SkinFocalOptions:
     calibration: CalibrationOptions = field(default_factory=lambda: CalibrationOptions(per_pair=120, together=3.0))
     levels: tuple[tuple[float, int], ...] = ((375.0, 1), (750.0, 2), (1500.0, 2))
     widen: float = 1.25
-    model_sigma: float = 0.05
+    model_sigma: float = 0.12
     turned_sigma: float = 0.3
     least_matches: int = 400
 
