@@ -9,7 +9,9 @@ from jaxtyping import Float
 
 from headrecon.models.point_model import PointModel
 from headrecon.models.posed_mesh import posed_vertices
-from headrecon.structures import Cameras, HeadAssets, Track
+from headrecon.structures import JOINT_NAMES, Cameras, HeadAssets, Track
+
+_NECK = JOINT_NAMES.index("neck")
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,15 @@ class MovingHead:
     def vertices(self, place: int) -> Float[np.ndarray, "V 3"]:
         """World vertices (metres, float32) of the frame at that place of the track."""
         return posed_vertices(self.assets, self.joints, self.flat(place), self.offsets).astype(np.float32)
+
+    def skull(self, place: int) -> Float[np.ndarray, "4 4"]:
+        """T_world_head of that frame: where the neck carries what of the head at rest (`neutral`) does not deform."""
+        x = self.flat(place)
+        _, rest, rotations, positions = self.joints.pose(x)
+        out = np.eye(4)
+        out[:3, :3] = rotations[_NECK]
+        out[:3, 3] = positions[_NECK] - rotations[_NECK] @ rest[_NECK] + x[self.joints.layout.slices["transl"]]
+        return out
 
     def camera(self, place: int) -> Cameras:
         """The frame's camera."""

@@ -243,10 +243,14 @@ class _Run:
         """Smoothed states as a track."""
         seen = np.isfinite(fitted.sigmas[:, 0])
         states = smoothed(fitter, fitted, self.config.motion.smooth)
-        flats = np.stack([fitter.head.flat(fitter.values(state)) for state in states])
         layout = fitter.person.points.layout
         count = len(states)
-        parts = {n: flats[:, layout.slices[n]].astype(np.float32) for n in ("expression", *POSE_FIELDS, "transl")}
+        names = ("expression", *POSE_FIELDS, "transl")
+        parts = {n: np.empty((count, len(range(*layout.slices[n].indices(layout.size)))), np.float32) for n in names}
+        for place, state in enumerate(states):
+            flat = fitter.head.flat(fitter.values(state))
+            for name, part in parts.items():
+                part[place] = flat[layout.slices[name]]
         betas = np.broadcast_to(identity.betas.astype(np.float32), (count, len(identity.betas)))
         camera = identity.fit.pinholes[0]
         return Track(

@@ -18,6 +18,7 @@ from headrecon.cli import main
 from headrecon.config import ReconstructConfig, resolve_kind
 from headrecon.errors import InputError, NoFaceFound
 from headrecon.fitting.camera_prior import video_focal_prior
+from headrecon.geometry.cameras import project_points
 from headrecon.io.tracks import read_track
 from headrecon.io.video_reader import VideoReader
 from headrecon.io.work_folder import work_path
@@ -315,7 +316,28 @@ def test_frames_for_trainers(astronaut_image, engine, tmp_path):
             assert 0.1 < (opacity > 127).mean() < 0.95
         else:
             assert not opacity.any()
+        assert frame["camera_angle_x"] == pytest.approx(2 * np.arctan(0.5 * SIDE / meta["fl_x"]))
     assert (made.confidence == 0).sum() == 1
+    _check_cameras_around_the_head(out, heads, made)
+
+
+def _check_cameras_around_the_head(out: Path, heads: MovingHead, made: Track) -> None:
+    """What does not deform of the head at rest is seen where the moving head has it; only frames with a face."""
+    around = json.loads((out / "transforms_head.json").read_text())
+    assert [f["timestep_index"] for f in around["frames"]] == np.flatnonzero(made.confidence > 0).tolist()
+    places = np.array([np.array(f["transform_matrix"])[:3, 3] for f in around["frames"]])
+    # nerfstudio divides by the largest distance of a camera from their middle: cameras at one place would be nowhere.
+    assert np.abs(places - places.mean(0)).max() > 1e-3
+    stiff = (heads.assets.lbs_weights[:, 1] > 0.999) & (np.abs(heads.assets.exprdirs).max((1, 2)) < 1e-9)
+    assert stiff.sum() > 20
+    for frame in around["frames"]:
+        to_camera = np.linalg.inv(np.array(frame["transform_matrix"]))
+        at = heads.neutral[stiff] @ to_camera[:3, :3].T + to_camera[:3, 3]
+        seen = np.stack([around["cx"] + around["fl_x"] * at[:, 0] / -at[:, 2],
+                         around["cy"] - around["fl_y"] * at[:, 1] / -at[:, 2]], axis=1)  # fmt: skip
+        place = frame["timestep_index"]
+        pixels, _ = project_points(heads.vertices(place)[stiff].astype(np.float64), heads.camera(place))
+        assert np.abs(seen - pixels).max() < 0.05
 
 
 def test_a_full_disk_while_writing_leaves_no_half_folder(astronaut_image, engine, tmp_path, monkeypatch):
