@@ -111,7 +111,7 @@ def test_mirrors_are_told_from_turns():
 
 @pytest.mark.parametrize(("kind", "white", "grey"), [(PQ, 148, 97), (HLG, 191, 97)])
 def test_high_dynamic_range_becomes_srgb(kind, white, grey):
-    """BT.2408: white paper (203 cd/m²: 58 % of PQ, 75 % of HLG) is nearly white, a grey card (38 %: 26 cd/m²) is grey."""
+    """BT.2408: white paper (203 cd/m²: 58 % of PQ, 75 % of HLG) is nearly white, a grey card (38 %) is grey."""
     image = np.array([[[white] * 3, [grey] * 3, [255] * 3, [0] * 3]], np.uint8)
     out = to_srgb(image, kind)[0, :, 0].astype(int)
     assert 235 <= out[0] <= 250
