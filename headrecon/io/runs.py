@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -46,6 +47,17 @@ def output_folder(path: str | os.PathLike[str], overwrite: bool = False) -> Iter
         shutil.rmtree(staging, ignore_errors=True)
         _remove_empty(made)
         raise
+
+
+def remove_half_written(path: str | os.PathLike[str], first: str) -> None:
+    """Remove what killed runs left of `output_folder` beside `path`: staging folders, empty or with the file `first`.
+
+    For callers who know that no other run writes there now, as those who hold its working folder do.
+    """
+    target = Path(path).expanduser().resolve()
+    for staging in target.parent.glob(f".{glob.escape(target.name)}.partial-*"):
+        if staging.is_dir() and ((staging / first).exists() or not any(staging.iterdir())):
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_output_folder(path: str | os.PathLike[str], overwrite: bool = False) -> None:

@@ -23,7 +23,7 @@ from headrecon.errors import InputError, NoFaceFound
 from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.identity import ClipIdentity
 from headrecon.fitting.video.smoothing import frame_noise, smooth
-from headrecon.io.runs import Timings, versions
+from headrecon.io.runs import Timings, remove_half_written, versions
 from headrecon.io.video_reader import VideoInfo, VideoReader
 from headrecon.io.work_folder import WorkFolder, fingerprint, work_folder
 from headrecon.perception.face_following import Follower
@@ -119,6 +119,7 @@ def tracked(
     reader = VideoReader(video)
     timings = Timings()
     with work_folder(out_dir, _job(reader, config)) as work:
+        remove_half_written(out_dir, "track.npz")
         with timings.stage("load"):
             engine = engine or load_engine(_engine_config(config), _from(0.0, progress))
         try:

@@ -170,6 +170,17 @@ def test_a_run_killed_while_skin_is_followed_ends_in_the_same_result(
         assert np.array_equal(getattr(again.params, name), getattr(whole.track.params, name)), name
 
 
+def test_what_a_kill_while_writing_left_is_removed_and_nothing_else(astronaut_image, engine, tmp_path):
+    clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 2))
+    half, empty, other = (tmp_path / f".out.partial-{name}" for name in ("1", "2", "3"))
+    for folder in (half, empty, other):
+        folder.mkdir()
+    (half / "track.npz").write_bytes(b"half")
+    (other / "head.json").write_text("{}")  # of another command that may be at work
+    followed(clip, tmp_path / "out", engine)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.partial-3", "c.mp4"]
+
+
 def test_other_settings_start_anew(astronaut_image, engine, tmp_path):
     clip = write_clip(tmp_path / "c.mp4", views(astronaut_image, 4))
     with tracked(clip, tmp_path / "out", QUIET, engine, None):
@@ -248,13 +259,30 @@ def test_a_draft_does_without_torch_and_scipy(astronaut_image, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"", "is empty"), (b"no video at all" * 99, "is not a video")], ids=["empty", "text"]
+    ("content", "said"),
+    [(b"", "is empty"), (b"no video at all" * 99, "is not a video"), ("sound", "has no picture stream")],
+    ids=["empty", "text", "sound"],
 )
 def test_what_is_no_video_is_refused(content, said, tmp_path, capsys):
-    (tmp_path / "c.mp4").write_bytes(content)
+    if content == "sound":
+        with av.open(str(tmp_path / "c.mp4"), "w") as container:
+            stream = container.add_stream("aac", rate=16_000)
+            sound = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.float32), format="fltp", layout="mono")
+            sound.sample_rate = 16_000
+            container.mux(stream.encode(sound))
+            container.mux(stream.encode())
+    else:
+        (tmp_path / "c.mp4").write_bytes(content)
     assert main(["track", str(tmp_path / "c.mp4"), "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
     assert [p.name for p in tmp_path.iterdir()] == ["c.mp4"]
+
+
+def test_a_folder_is_no_video(tmp_path, capsys):
+    (tmp_path / "frames").mkdir()
+    assert main(["track", str(tmp_path / "frames"), "--out", str(tmp_path / "out")]) == 2
+    assert "is a folder; expected a video file" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert [p.name for p in tmp_path.iterdir()] == ["frames"]
 
 
 def test_a_head_that_never_turns_does_not_tell_the_lens(astronaut_image, engine, tmp_path):
