@@ -246,3 +246,29 @@ def test_a_quick_fall_of_both_lids_is_a_blink_even_if_the_detector_sees_them_hal
     wink[:, 3:6] = 0.12
     assert (Openings.of(wink, times).shut_lids < 0.02).all()
     assert not has_blink(heights[:1, :6], times[:1])
+
+
+def test_lids_that_are_hardly_seen_to_shut_do_not_flutter_when_open():
+    """Between 0.75 and 1 of the opening lies a whole blink: noise near the top must not be blown up with it."""
+    times, rng = np.arange(200) / 30, np.random.default_rng(3)
+    heights = np.full((200, len(PAIRS)), 0.12)
+    heights[50:54, :6] = 0.09
+    known = Openings.of(heights, times)
+    assert np.allclose(known.shut_lids, 0.09)
+    assert known.lid_shares(heights[52]).max() <= 0 and np.allclose(known.lid_shares(heights[0]), 1)
+    noise = 0.02 * 0.12 * rng.normal(size=(500, len(PAIRS)))
+    plain = (noise[:, :6] / (0.12 - 0.09 - 0.012)).std()
+    assert np.std([known.lid_shares(heights[0] + e) for e in noise]) < 0.8 * plain
+    # Lids that are seen to shut are believed as they are.
+    clear = Openings(np.full(6, 0.12), np.full(6, 0.02))
+    assert np.allclose(clear.lid_shares(np.full(len(PAIRS), 0.076)), 0.5, atol=0.01)
+
+
+def test_lips_that_are_read_apart_when_they_touch_are_known_from_the_clip():
+    heights = np.full((200, len(PAIRS)), 0.12)
+    heights[20:40, 6:] = 0.012
+    assert 0.012 < Openings.of(heights).touching < 0.016
+    heights[20:40, 6:] = 0.002
+    assert Openings.of(heights).touching == Openings(np.full(6, 0.12)).touching  # as usual: no lower than that
+    heights[20:40, 6:] = 0.12
+    assert Openings.of(heights).touching <= 0.02  # a mouth that is always open stays open

@@ -34,6 +34,8 @@ from headrecon.structures import POSE_FIELDS
 ROLES: tuple[str, ...] = ("expression", *POSE_FIELDS, "placement")
 #: How far a shut eye may have turned since the frame before, as a share of what an open one may have.
 _HELD_GAZE = 0.02
+#: What lids' points lose of their weight where their heights are known to be read wrongly.
+_LIDS_MUTED = 0.95
 _RARE = (*head_priors.SIDEWAYS, "jawForward", "cheekPuff")
 
 
@@ -239,6 +241,11 @@ class FrameFitter:
         outline = contour.match_outline(person.bands, vertices, normals)
         share = visibility_of(embed(normals, person.marks), embed(vertices, person.marks))
         share[groups.NUM_MESH :] = irises if person.irises_turn else 0.0
+        high = self.openings.read_high.reshape(2, -1).mean(1)
+        for lids, wrong in zip((groups.RIGHT_EYE, groups.LEFT_EYE), high, strict=True):
+            # A detector that leaves shut lids half open says so with all their points.
+            rims = [i for i in lids if i not in groups.RIGHT_EYE_CORNERS + groups.LEFT_EYE_CORNERS]
+            share[rims] *= 1 - _LIDS_MUTED * wrong
         shown = share.copy()
         share[list(groups.FOREHEAD)] /= options.forehead_factor**2
         share[outline.landmarks] = 0.0

@@ -29,7 +29,13 @@ _STILL_SHUT = 0.1
 _SHUT_PERCENTILE, _LEAST_FRAMES, _BLINK_SHARE = 1.0, 60, 0.6
 #: A blink takes up to 0.3 s: lids that are open no longer than so many seconds before and after a frame, and in it
 #: below such a share of that, are shut in a blink even if they are read so high.
-_BLINK_S, _QUICK_SHARE = 0.25, 0.72
+_BLINK_S, _QUICK_SHARE = 0.25, 0.8
+#: Some faces' lips are never read as low either. Whoever talks closes them now and then: the lowest frames of a clip
+#: tell how low, up to a height at which a mouth that is always ajar loses little.
+_TOUCH_PERCENTILE, _TOUCH_MARGIN, _MOST_TOUCHING = 5.0, 1.2, 0.02
+#: From a shut lid read at the first share of an open one on, and fully at the second, what is nearly open counts as
+#: open: the little that is left between would make noise a flutter.
+_READ_HIGH = (0.35, 0.65)
 #: Where a person's open eyes are read: the share of frames that are less open.
 OPEN_PERCENTILE = 75.0
 #: A clip in which nobody opens the eyes further than this says nothing about open eyes.
@@ -44,10 +50,11 @@ _LIDS = len(RIGHT_LIDS) + len(LEFT_LIDS)
 @dataclass(frozen=True)
 class Openings:
     """A person's lids as detected, in eye distances: one height per pair of lid points (right eye, left eye), open and,
-    where the clip shows a blink, shut."""
+    where the clip shows a blink, shut. touching: below this height lips are taken to touch."""
 
     open_lids: Float[np.ndarray, "6"]
     shut_lids: Float[np.ndarray, "6"] = field(default_factory=lambda: np.full(_LIDS, SHUT_LIDS))
+    touching: float = TOUCHING_LIPS
 
     @staticmethod
     def of(heights: Float[np.ndarray, "T 11"], times_s: Float[np.ndarray, " T"] | None = None) -> Openings:
@@ -58,9 +65,14 @@ class Openings:
         limit = _BLINK_SHARE
         if times_s is not None and has_blink(lids, times_s):
             limit = _QUICK_SHARE
-        blinked = len(lids) >= _LEAST_FRAMES and bool((lowest < limit * opened).all())
+        both = (lowest / opened).reshape(2, -1).mean(1)
+        blinked = len(lids) >= _LEAST_FRAMES and bool((both < limit).all())
         shut = np.clip(lowest, SHUT_LIDS, limit * opened) if blinked else np.full(_LIDS, SHUT_LIDS)
-        return Openings(opened, shut)
+        touching = TOUCHING_LIPS
+        if len(lids) >= _LEAST_FRAMES:
+            least = float(np.percentile(heights[:, _LIDS:].mean(1), _TOUCH_PERCENTILE))
+            touching = float(np.clip(_TOUCH_MARGIN * least, TOUCHING_LIPS, _MOST_TOUCHING))
+        return Openings(opened, shut, touching)
 
     def targets(
         self, heights: Float[np.ndarray, "11"], person: PersonalHead, touching_m: Float[np.ndarray, "5"]
@@ -72,14 +84,22 @@ class Openings:
         return np.concatenate(
             [
                 shut + np.maximum(share, 0.0) * (rest - shut),
-                touching_m + np.maximum(lips - TOUCHING_LIPS, 0.0) * person.interocular_m,
+                touching_m + np.maximum(lips - self.touching, 0.0) * person.interocular_m,
             ]
         )
 
     def lid_shares(self, heights: Float[np.ndarray, "11"]) -> Float[np.ndarray, "6"]:
         """How far the lids are open, pair by pair: 1 as usual, 0 or less when shut."""
         closed = self.shut_lids + _STILL_SHUT * self.open_lids
-        return (heights[:_LIDS] - closed) / (self.open_lids - closed)
+        share = (heights[:_LIDS] - closed) / (self.open_lids - closed)
+        inside = np.clip(share, 0.0, 1.0)
+        return share + self.read_high * (inside**2 * (3 - 2 * inside) - inside)
+
+    @property
+    def read_high(self) -> Float[np.ndarray, "6"]:
+        """0 where shut lids are seen to be shut, 1 where the detector leaves them half open, pair by pair."""
+        low, high = _READ_HIGH
+        return np.clip((self.shut_lids / self.open_lids - low) / (high - low), 0.0, 1.0)
 
     def irises_shown(self, heights: Float[np.ndarray, "11"]) -> Float[np.ndarray, "2"]:
         """How much of each iris (right, left) can be seen, 0..1: behind a lid the detector guesses, and guesses low."""
