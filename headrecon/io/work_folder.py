@@ -97,8 +97,10 @@ def work_folder(target: str | os.PathLike[str], job: Mapping[str, Any]) -> Itera
     with disk_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / _LOCK, "a")  # noqa: SIM115 (held for as long as the block runs)
+    held = False
     try:
-        if not _locked(lock):
+        held = _locked(lock)
+        if not held:
             raise InputError(f"another run is writing {target} right now ({path}); wait for it or choose another --out")
         if _job_of(path) != json.loads(json.dumps(job)):
             for old in path.iterdir():
@@ -111,8 +113,9 @@ def work_folder(target: str | os.PathLike[str], job: Mapping[str, Any]) -> Itera
         yield WorkFolder(path)
     finally:
         lock.close()
-        # An empty job leaves nothing behind: a video that cannot be used has no work worth keeping.
-        if path.is_dir() and not any(p.suffix == ".npz" for p in path.iterdir()):
+        # An empty job leaves nothing behind: a video that cannot be used has no work worth keeping. A job of others that
+        # has not finished anything yet stays.
+        if held and path.is_dir() and not any(p.suffix == ".npz" for p in path.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
 
 

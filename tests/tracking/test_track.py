@@ -21,7 +21,7 @@ from headrecon.fitting.camera_prior import video_focal_prior
 from headrecon.geometry.cameras import project_points
 from headrecon.io.tracks import read_track
 from headrecon.io.video_reader import VideoReader
-from headrecon.io.work_folder import work_path
+from headrecon.io.work_folder import work_folder, work_path
 from headrecon.models.moving_head import MovingHead
 from headrecon.pipeline import load_engine
 from headrecon.stages import Engine
@@ -200,6 +200,15 @@ def test_two_runs_do_not_share_a_folder(astronaut_image, engine, tmp_path):
     with tracked(clip, tmp_path / "out", QUIET, engine, None) as (_, work):
         with pytest.raises(InputError, match="another run is writing"):
             followed(clip, tmp_path / "out", engine)
+        work.remove()
+
+
+def test_a_run_that_is_refused_takes_nothing_from_the_one_at_work(tmp_path):
+    """Even where that one has not finished anything yet."""
+    with work_folder(tmp_path / "out", {"a": 1}) as work:
+        with pytest.raises(InputError, match="another run is writing"), work_folder(tmp_path / "out", {"a": 1}):
+            pass
+        work.save("seen-00000", {"x": np.zeros(3)})
         work.remove()
 
 
