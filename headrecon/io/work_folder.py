@@ -113,8 +113,8 @@ def work_folder(target: str | os.PathLike[str], job: Mapping[str, Any]) -> Itera
         yield WorkFolder(path)
     finally:
         lock.close()
-        # An empty job leaves nothing behind: a video that cannot be used has no work worth keeping. A job of others that
-        # has not finished anything yet stays.
+        # An empty job leaves nothing behind: a video that cannot be used has no work worth keeping. A job of others
+        # that has not finished anything yet stays.
         if held and path.is_dir() and not any(p.suffix == ".npz" for p in path.iterdir()):
             shutil.rmtree(path, ignore_errors=True)
 
