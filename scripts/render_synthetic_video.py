@@ -27,14 +27,18 @@ def main() -> None:
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--turn", type=float, default=0.0, help="degrees that the head turns to, and back")
+    parser.add_argument("--spin", type=float, default=0.0, help="degrees that the body turns round; 360 is once")
+    parser.add_argument("--torso", action="store_true", help="with shoulders in a shirt")
     parser.add_argument("--lens", type=float, help="the camera's 35 mm equivalent (default: drawn)")
     parser.add_argument("--still", action="store_true", help="nothing moves: shows a tracker's own noise")
     parser.add_argument("--tripod", action="store_true", help="the camera does not move")
     args = parser.parse_args()
     assets = load_head(args.model)
-    motion = MotionOptions.still() if args.still else MotionOptions(turn=args.turn, camera=0.0 if args.tripod else 1.0)
+    camera = 0.0 if args.tripod else 1.0
+    motion = MotionOptions.still() if args.still else MotionOptions(turn=args.turn, spin=args.spin, camera=camera)
+    options = VideoOptions(args.seconds, args.fps, args.size, motion, torso=args.torso, lens_mm=args.lens)
     for seed in args.seeds:
-        video = SyntheticVideo(assets, seed, VideoOptions(args.seconds, args.fps, args.size, motion, lens_mm=args.lens))
+        video = SyntheticVideo(assets, seed, options)
         folder = args.out / f"{assets.name}-{seed}{'-still' if args.still else ''}"
         folder.mkdir(parents=True, exist_ok=True)
         write_mp4(folder / "clip.mp4", video.frames(), args.fps)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from headrecon.datasets.speech import draw_speech, eased, mouth_curves
+from headrecon.geometry import so3
 
 #: Share of a turn of the head that the shoulders do.
 _SHOULDERS = 0.4
@@ -21,8 +22,9 @@ class MotionOptions:
     """What moves. talk, blink: whether. gaze, sway: degrees (of the eyes; of the head beside its turn).
 
     turn: degrees of yaw that the head reaches in the second half of the clip before it comes back, to the person's left
-    when positive; 90 is profile. camera: 0 on a tripod, 1 in a hand that walks slowly nearer. light: whether the light
-    changes in the clip. moods: how strong slow expressions (smile, brows) get, 0..1.
+    when positive; 90 is profile. spin: degrees by which body and head turn round in the second half and stay, as on a
+    swivel chair; 360 shows all of the head. camera: 0 on a tripod, 1 in a hand that walks slowly nearer. light: whether
+    the light changes in the clip. moods: how strong slow expressions (smile, brows) get, 0..1.
     """
 
     talk: bool = True
@@ -30,6 +32,7 @@ class MotionOptions:
     gaze: float = 12.0
     sway: float = 5.0
     turn: float = 0.0
+    spin: float = 0.0
     camera: float = 1.0
     light: bool = True
     moods: float = 0.35
@@ -37,7 +40,7 @@ class MotionOptions:
     @staticmethod
     def still() -> MotionOptions:
         """A head that does not move at all: what a tracker then shows is its own noise."""
-        return MotionOptions(False, False, 0.0, 0.0, 0.0, 0.0, False, 0.0)
+        return MotionOptions(talk=False, blink=False, gaze=0.0, sway=0.0, camera=0.0, light=False, moods=0.0)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def draw_motion(
     light = 0.5 - 0.5 * np.cos(2 * np.pi * t / max(seconds, 1e-9)) if options.light else np.zeros(len(t))
     return HeadMotion(
         weights=weights,
-        root=_SHOULDERS * turn,
+        root=_spun(_SHOULDERS * turn, math.radians(options.spin) * _round(t, seconds)),
         neck=(1 - _SHOULDERS) * turn,
         eyes=eyes,
         shift=shift,
@@ -153,6 +156,20 @@ def _there_and_back(t: np.ndarray, seconds: float) -> np.ndarray:
     """0 for the first two fifths, then to 1, held for a moment, and back to 0 before the end."""
     keys = np.array([0.0, 0.4, 0.62, 0.70, 0.94, 1.0]) * seconds
     return eased(t, keys, np.array([[0.0], [0.0], [1.0], [1.0], [0.0], [0.0]]))[:, 0]
+
+
+def _round(t: np.ndarray, seconds: float) -> np.ndarray:
+    """0 for the first quarter, then evenly to 1, where it stays from seven eighths on."""
+    keys = np.array([0.0, 0.25, 0.875, 1.0]) * seconds
+    return eased(t, keys, np.array([[0.0], [0.0], [1.0], [1.0]]))[:, 0]
+
+
+def _spun(root: Float[np.ndarray, "T 3"], yaw: Float[np.ndarray, " T"]) -> Float[np.ndarray, "T 3"]:
+    """The body's turns when the chair below has turned by `yaw`."""
+    if not yaw.any():
+        return root
+    turned = so3.exp(yaw[:, None] * np.array([0.0, 1.0, 0.0])) @ so3.exp(root)
+    return np.array([so3.log(matrix) for matrix in turned])
 
 
 def _drift(rng: np.random.Generator, t: np.ndarray, count: int) -> np.ndarray:

@@ -121,15 +121,22 @@ class VideoReader:
         Raises InputError when the video does not hold them (any more).
         """
         wanted = set(indices)
-        found: dict[int, np.ndarray] = {}
-        for frame in self._walk(wanted.__contains__) if wanted else ():
-            found[frame.index] = frame.image_srgb
-            if len(found) == len(wanted):
-                break
+        found = {frame.index: frame.image_srgb for frame in self.some(wanted)}
         missing = sorted(wanted - found.keys())
         if missing:
             raise InputError(f"{self.path}: frame {missing[0]} cannot be read again; was the file changed meanwhile?")
         return found
+
+    def some(self, indices: Iterable[int]) -> Iterator[VideoFrame]:
+        """Those of some frames that can be read, in order, in one pass up to the last; one in memory at a time."""
+        left = set(indices)
+        if not left:
+            return
+        last = max(left)
+        for frame in self._walk(left.__contains__):
+            yield frame
+            if frame.index >= last:
+                return
 
     def _upright(self, decoded: Any) -> UInt8[np.ndarray, "H W 3"]:
         _check_size(self.path, decoded.width, decoded.height)

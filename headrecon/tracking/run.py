@@ -22,7 +22,7 @@ from headrecon.config import ReconstructConfig, as_dict, resolve_kind
 from headrecon.errors import InputError, NoFaceFound
 from headrecon.fitting.video.frame_fit import FrameFitter
 from headrecon.fitting.video.identity import ClipIdentity
-from headrecon.fitting.video.smoothing import frame_noise, smooth
+from headrecon.fitting.video.smoothing import frame_noise, smooth, smooth_turns
 from headrecon.io.runs import Timings, remove_half_written, versions
 from headrecon.io.video_reader import VideoInfo, VideoReader
 from headrecon.io.work_folder import WorkFolder, fingerprint, work_folder
@@ -37,13 +37,16 @@ from headrecon.tracking.person import FoundPerson, PersonFinder
 from headrecon.tracking.seen import look_at_all, seen_chunks
 from headrecon.tracking.segments import ClipFeatures, Segment, choose_segment
 from headrecon.tracking.settings import TrackConfig
+from headrecon.tracking.turned import TurnedHeads
 
 if TYPE_CHECKING:
     from headrecon.tracking.skin import SkinPass
 
 Progress = Callable[[str, float], None]
-#: Share of the work when a stage begins, for progress: looking, identity, skin, frames, smoothing, writing.
-_LOOK, _IDENTITY, _SKIN, _FRAMES, _SMOOTH, _WRITE = 0.02, 0.25, 0.3, 0.33, 0.62, 0.64
+#: A head that turns further than this somewhere (radians) is smoothed as one that may turn round.
+_FAR_ROUND = 1.8
+#: Share of the work when a stage begins, for progress: looking, identity, skin, frames, turned, smoothing, writing.
+_LOOK, _IDENTITY, _SKIN, _FRAMES, _TURNED, _SMOOTH, _WRITE = 0.02, 0.25, 0.3, 0.33, 0.56, 0.62, 0.64
 #: Noise from frame to frame as a share of what a frame leaves open, at most: on videos of three people 0.02 to 0.06 of
 #: weights and gaze; of the pose, which the points' common tremor moves, more.
 _NOISE_SHARE = 0.06
@@ -184,9 +187,14 @@ class _Run:
         identity = found.identity
         fitter = FrameFitter(identity.person, identity.focal_px, (info.width, info.height), identity.openings)
         skin = self._skin(fitter, found) if config.motion.dense else None
-        progress = self._frame_progress("fitting every frame", _FRAMES, _SMOOTH)
+        progress = self._frame_progress("fitting every frame", _FRAMES, _TURNED)
         with self.timings.stage("frames"), nullcontext() if skin is None else closing(skin):
             fitted = fit_all(fitter, self.work, segment.index, progress, skin)
+        if config.follow.turned:
+            with self.timings.stage("turned heads"):
+                heads = TurnedHeads.of(self.engine.assets, identity, fitter, self.engine.networks)
+                self.report("following the head where it turns away", _TURNED)
+                fitted = heads.follow_all(self.reader, self.work, fitted, segment.index)
         with self.timings.stage("smooth"):
             self.report("smoothing over time", _SMOOTH)
             followed = self._track(fitter, identity, fitted)
@@ -242,7 +250,6 @@ class _Run:
 
     def _track(self, fitter: FrameFitter, identity: ClipIdentity, fitted: FittedFrames) -> Track:
         """Smoothed states as a track."""
-        seen = np.isfinite(fitted.sigmas[:, 0])
         states = smoothed(fitter, fitted, self.config.motion.smooth)
         layout = fitter.person.points.layout
         count = len(states)
@@ -264,7 +271,7 @@ class _Run:
             ),
             frames=fitted.frames.astype(np.int64),
             timestamps_s=fitted.times_s,
-            confidence=np.where(seen, fitted.confidence, 0.0),
+            confidence=fitted.confidence,
         ).validate()  # fmt: skip
 
     def _doubts(self, fitted: FittedFrames) -> list[str]:
@@ -272,6 +279,13 @@ class _Run:
         out: list[str] = []
         if lost:
             out.append(f"in {lost} of {len(fitted.frames)} frames nobody was seen; the pose was carried on there")
+        turned = int((np.isinf(fitted.sigmas[:, 0]) & (fitted.confidence > 0)).sum())
+        if turned:
+            out.append(
+                f"in {turned} of {len(fitted.frames)} frames the head is turned too far for its landmarks; its pose "
+                "was followed by the picture there (confidence 0.7 at most), and its expression was carried over, so "
+                "blinks may be missed"
+            )
         return out
 
 
@@ -285,8 +299,13 @@ def smoothed(fitter: FrameFitter, fitted: FittedFrames, amount: float) -> Float[
     noise = frame_noise(states[:, free], fitted.sigmas[:, free], largest[free])
     if np.isfinite(noise).any():
         states[:, free] = smooth(fitted.times_s, states[:, free], noise, amount)
+    turn = fitter.slices["global_orient"]
+    known = np.isfinite(fitted.sigmas[:, turn]).all(1)
+    if known.any() and np.linalg.norm(fitted.states[known][:, turn], axis=1).max() > _FAR_ROUND:
+        own = np.where(free)[0].searchsorted(np.arange(turn.start, turn.stop))
+        states[:, turn] = smooth_turns(fitted.times_s, fitted.states[:, turn], noise[:, own], amount)
     for block in fitter.blocks:
-        if block.lower is not None and block.upper is not None:
+        if block.name != "global_orient" and block.lower is not None and block.upper is not None:
             s = fitter.slices[block.name]
             states[:, s] = np.clip(states[:, s], block.lower, block.upper)
     return states

@@ -25,6 +25,9 @@ class FollowConfig:
     )
     looks: int = setting(2, "how often the landmark network looks at each frame; more is steadier", low=1, high=8)
     irises: bool = setting(True, "look at each eye from close up as well: truer gaze")
+    turned: bool = setting(
+        True, "follow the head by its picture where it is turned too far for its landmarks (beyond 40 degrees)"
+    )
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrecon.fitting.video.smoothing import _second_difference, _solve, filled, frame_noise, noise_level, smooth
+from headrecon.fitting.video.smoothing import (
+    _second_difference,
+    _solve,
+    filled,
+    frame_noise,
+    noise_level,
+    smooth,
+    smooth_turns,
+)
 
 NOISE = 0.02
 
@@ -111,3 +119,17 @@ def test_a_quick_talker_at_15_frames_a_second_is_not_taken_for_noise():
     sigma[10] = np.inf
     calm = frame_noise(0.001 * rng.normal(size=true.shape), sigma, np.array([0.06]))
     assert 0.0005 < calm[0, 0] < 0.0015 and np.isinf(calm[10, 0])
+
+
+def test_a_head_that_turns_round_is_smoothed_the_short_way():
+    times = np.arange(60) / 30
+    yaw = np.radians(np.linspace(0, 360, 60))
+    turns = np.zeros((60, 3))
+    turns[:, 1] = (yaw + np.pi) % (2 * np.pi) - np.pi  # jumps by 360 degrees in the middle
+    noise = np.full((60, 3), 0.01)
+    noise[24:36] = np.inf  # the back of the head is not seen
+    turns[24:36] = 0.3
+    out = smooth_turns(times, turns, noise)
+    off = (out[:, 1] - yaw + np.pi) % (2 * np.pi) - np.pi
+    assert np.abs(np.degrees(off)).max() < 4.0
+    assert np.abs(out[:, [0, 2]]).max() < 0.05

@@ -88,6 +88,43 @@ def frame_noise(
     return sigma / typical * np.maximum(level, 1e-9)
 
 
+def smooth_turns(
+    times_s: Float[np.ndarray, " T"],
+    measured: Float[np.ndarray, "T 3"],
+    noise: Float[np.ndarray, "T 3"],
+    amount: float = 1.0,
+) -> Float[np.ndarray, "T 3"]:
+    """`smooth` for rotations (axis-angle, radians) of any size, such as a head that turns round: as unit quaternions.
+
+    An axis-angle vector jumps where the angle passes 180 degrees; a quaternion whose sign follows its neighbour's does
+    not, and between two of them the straight line goes the shorter way round. O(T).
+    """
+    known = np.isfinite(noise).all(1)
+    quats = _quaternions(measured)
+    last = None
+    for i in np.flatnonzero(known):
+        if last is not None and quats[i] @ last < 0:
+            quats[i] = -quats[i]
+        last = quats[i]
+    sigma = np.repeat(np.where(known, 0.5 * noise.mean(1), np.inf)[:, None], 4, axis=1)
+    out = smooth(times_s, quats, sigma, amount)
+    return _axis_angles(out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12))
+
+
+def _quaternions(turns: Float[np.ndarray, "T 3"]) -> Float[np.ndarray, "T 4"]:
+    """Unit quaternions (w first) of axis-angle vectors."""
+    angle = np.linalg.norm(turns, axis=1, keepdims=True)
+    return np.concatenate([np.cos(angle / 2), 0.5 * np.sinc(angle / (2 * np.pi)) * turns], axis=1)
+
+
+def _axis_angles(quats: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T 3"]:
+    """The inverse, with angles up to 180 degrees."""
+    quats = np.where(quats[:, :1] < 0, -quats, quats)
+    sine = np.linalg.norm(quats[:, 1:], axis=1, keepdims=True)
+    angle = 2 * np.arctan2(sine, quats[:, :1])
+    return quats[:, 1:] * np.where(sine > 1e-9, angle / np.maximum(sine, 1e-12), 2.0)
+
+
 def _smooth(times_s: np.ndarray, measured: np.ndarray, sigma: np.ndarray) -> np.ndarray:
     start = filled(times_s, measured, sigma)
     known = np.isfinite(sigma)
