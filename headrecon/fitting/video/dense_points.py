@@ -34,6 +34,9 @@ _BUMP_SPACING_M, _BUMP_WIDTH_M = 0.030, 0.020
 _GAIN, _DEGREE1, _DEGREE2, _BUMP = 3.0, 0.4, 0.15, 0.08
 #: The same for the balance of colours, which light changes less.
 COLOUR_SHARE = 0.25
+#: The inner rims of the lips, once around, and the distance within which nothing is compared.
+_INNER_LIPS = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+_RIM_M = 0.0025
 #: So many neighbours say whether a point's surroundings are skin as it was.
 _NEIGHBOURS = 20
 
@@ -84,6 +87,7 @@ class FacePoints:
         normals = vertex_normals(rest, triangles[_skin(person, source)].astype(np.int64))
         marks = embed(rest, assets.landmarks["mediapipe478"])
         at = _spread(rest, triangles[_skin(person, source) & _in_face(rest[triangles].mean(1), marks)], spacing_m)
+        at = take(at, np.flatnonzero(_off_lip_rims(embed(rest, at), marks)))
         points, directions = embed(rest, at), embed(normals, at)
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         basis, sigma = _light_basis(points, directions)
@@ -133,6 +137,16 @@ def _in_face(points: Float[np.ndarray, "F 3"], marks: Float[np.ndarray, "478 3"]
         rim = marks[list(eye)]
         inside &= ~((Delaunay(rim[:, :2]).find_simplex(points[:, :2]) >= 0) & (points[:, 2] < rim[:, 2].mean()))
     return inside
+
+
+def _off_lip_rims(points: Float[np.ndarray, "N 3"], marks: Float[np.ndarray, "478 3"]) -> Bool[np.ndarray, " N"]:
+    """What does not lie where lips meet: skin there is shown and hidden with every word."""
+    from scipy.spatial import KDTree
+
+    ring = marks[list(_INNER_LIPS)]
+    steps = np.linspace(0.0, 1.0, 6)[:-1, None, None]
+    rim = ((1 - steps) * ring + steps * np.roll(ring, -1, axis=0)).reshape(-1, 3)
+    return np.asarray(KDTree(rim).query(points)[0] > _RIM_M)
 
 
 def _spread(
