@@ -154,8 +154,9 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 def _full(path: Path) -> InputError:
-    free = shutil.disk_usage(path if path.exists() else path.parent).free // 2**20
+    where = path if path.is_dir() else path.parent
+    free = shutil.disk_usage(where).free // 2**20
     return InputError(
-        f"the disk is full ({free} MB left at {os.fspath(path.parent)}); what is finished is kept: free some space and "
+        f"the disk is full ({free} MB left at {os.fspath(where)}); what is finished is kept: free some space and "
         "run the same command again, it goes on where it stopped"
     )
