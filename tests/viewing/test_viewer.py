@@ -133,7 +133,9 @@ def test_what_goes_wrong_while_drawing_is_raised(desk: Desk, monkeypatch: pytest
 def test_ctrl_c_ends_the_command_cleanly(tmp_path: Path) -> None:
     pytest.importorskip("viser", reason="needs viser: pip install 'headrecon[view]'")
     code = (
-        "import sys; from headrecon.viewing import subject; import tests.viewing.test_viewer as t\n"
+        # Whoever runs tests in the background of a shell hands an ignored SIGINT down.
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from headrecon.viewing import subject; import tests.viewing.test_viewer as t\n"
         "subject.load_figure = lambda path: t.AvatarFigure(t.disc_avatar(t.make_tiny_assets(), t.BETAS, 200))\n"
         "from headrecon.cli import main; sys.exit(main(['view', 'x']))"
     )
