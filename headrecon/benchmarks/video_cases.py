@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from jaxtyping import Float, UInt8
 
 from headrecon.benchmarks.cases import Case, Prepared
 from headrecon.config import ReconstructConfig
@@ -19,6 +22,7 @@ from headrecon.fitting.video.smoothing import smooth
 from headrecon.perception.face_following import Follower, FollowState, follow
 from headrecon.perception.faces import observe_faces
 from headrecon.pipeline import load_engine
+from headrecon.structures import HeadAssets
 
 _FRAMES, _CHANNELS = 1000, 64
 
@@ -33,9 +37,18 @@ def _follow(device: str) -> Prepared:
     return Prepared(lambda: follow(image, state, follower))
 
 
-def _frame(device: str) -> Prepared:
-    """Gauss-Newton from the frame before, with its outline chosen anew."""
-    del device
+@dataclass(frozen=True)
+class _Person:
+    """A person whose identity is settled, and the picture that it is from."""
+
+    assets: HeadAssets
+    image_srgb: UInt8[np.ndarray, "H W 3"]
+    points: Float[np.ndarray, "478 D"]
+    betas: Float[np.ndarray, " Nb"]
+    fitter: FrameFitter
+
+
+def _person() -> _Person:
     engine = load_engine(ReconstructConfig())
     photo = synthetic_photo(engine.assets, 1, SyntheticOptions(size=512))
     (seen,) = observe_faces(photo.image_srgb, engine.networks, max_faces=1)
@@ -43,6 +56,14 @@ def _frame(device: str) -> Prepared:
     openings = Openings.of(opening_heights(points)[None])
     known = fit_identity(engine.fitter, [seen], [points], MetricKnowledge(), openings)
     fitter = FrameFitter(known.person, known.focal_px, (512, 512), openings)
+    return _Person(engine.assets, photo.image_srgb, points, known.betas, fitter)
+
+
+def _frame(device: str) -> Prepared:
+    """Gauss-Newton from the frame before, with its outline chosen anew."""
+    del device
+    person = _person()
+    fitter, points = person.fitter, person.points
     state = fitter.fit(points, fitter.start(points)).state
     motion = MotionModel(fitter)
     prior = motion.prior(MotionState(state, state, 0.0), 1 / 30, 100.0)
@@ -54,23 +75,18 @@ def _frame(device: str) -> Prepared:
 def _skin(device: str) -> Prepared:
     """Two rounds of weighing and Gauss-Newton over landmarks and skin, from the landmarks' answer."""
     del device
-    engine = load_engine(ReconstructConfig())
-    photo = synthetic_photo(engine.assets, 1, SyntheticOptions(size=512))
-    (seen,) = observe_faces(photo.image_srgb, engine.networks, max_faces=1)
-    points = seen.landmarks.astype(np.float64)
-    openings = Openings.of(opening_heights(points)[None])
-    known = fit_identity(engine.fitter, [seen], [points], MetricKnowledge(), openings)
-    fitter = FrameFitter(known.person, known.focal_px, (512, 512), openings)
+    person = _person()
+    fitter, points = person.fitter, person.points
     fit = fitter.fit(points, fitter.start(points))
-    face = FacePoints.build(engine.assets, known.betas)
-    learnt = learn_template(fitter, face, [Keyframe(photo.image_srgb, points, fit)] * 2)
+    face = FacePoints.build(person.assets, person.betas)
+    learnt = learn_template(fitter, face, [Keyframe(person.image_srgb, points, fit)] * 2)
     if learnt is None:
         raise RuntimeError("the benchmark's picture does not show its face")
     dense = DenseFrameFitter(fitter, learnt[0], learnt[1])
     rng = np.random.default_rng(0)
     moved = points + 0.5 * rng.normal(size=points.shape)
     found = fitter.fit(moved, fit.state)
-    return Prepared(lambda: dense.refine(photo.image_srgb, moved, found))
+    return Prepared(lambda: dense.refine(person.image_srgb, moved, found))
 
 
 def _smooth(device: str) -> Prepared:
